@@ -1,0 +1,164 @@
+"""One epoll of our own under Twisted's reactor: every session socket, registered once, edge-triggered.
+
+An epoll descriptor can itself be polled.  So the reactor sees one reader, the `Poller`, and the sockets of all
+sessions cost neither a Twisted transport nor an `epoll_ctl` per pause, resume or write: each is registered once for
+reading, writing and hang-up, and its owner tries `recv` and `send` when it has a reason to.
+
+What the owner of a socket must know:
+
+* Edge-triggered: an event says that something changed, once.  An owner that stops reading before `recv` would block
+  must ask for another turn with `soon`, or remember that it still has to read.
+* The mask is a hint.  Only the system call tells the truth.
+* `remove` before the descriptor is closed.  Events of the same batch for a number that was removed meanwhile are
+  dropped, also when the number is in use again.
+* An exception out of `ready` is a bug of ours: it is logged and ends that owner alone, through `failed`.
+
+Limits: at most `EVENTS_A_TURN` events are given out before the reactor gets its turn again for timers, listeners and
+signals.  The kernel keeps its ready list in turn order, so nobody starves.
+
+Left to others: deadlines (`proxy.net.deadlines`), and closing the sockets, which belong to their owners.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+EVENTS_A_TURN = 256
+
+_MASK = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Watched(Protocol):
+    """The owner of one registered socket."""
+
+    def ready(self, mask: int) -> None:
+        """Something may be possible now: `mask` holds EPOLL bits, 0 after `soon`.  May come when nothing is."""
+
+    def failed(self, error: BaseException) -> None:
+        """`ready` raised: end this owner, close what it has.  Called once for each such exception."""
+
+
+@implementer(IReadDescriptor)
+class Poller:
+    """Gives the events of many descriptors to their owners; itself one reader of the reactor."""
+
+    def __init__(self, reactor: IReactorFDSet) -> None:
+        self._reactor = reactor
+        self._epoll = select.epoll()
+        self._watched: dict[int, Watched] = {}
+        self._removed: set[int] = set()  # since the batch that is being given out was fetched
+        self._soon: dict[Watched, None] = {}  # in order, each once
+        # Edge-triggered and never read: each write makes one event, which is all that a wake-up needs.
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)
+        self._running = False
+        self._log = Logger(namespace="proxy.net.poller")
+
+    def __len__(self) -> int:
+        """How many descriptors are registered."""
+        return len(self._watched)
+
+    def start(self) -> None:
+        """Begin to give out events.  Descriptors may be added before."""
+        if not self._running:
+            self._running = True
+            self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Leave the reactor and close our own descriptors; for good.  The sockets stay their owners'."""
+        if self._running:
+            self._running = False
+            self._reactor.removeReader(self)
+        self._watched.clear()
+        self._soon.clear()
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._wake)
+
+    def add(self, fd: int, watched: Watched) -> None:
+        """Register a non-blocking descriptor.
+
+        What is possible already is told in the next turn.  Raises OSError (EEXIST) for one that is registered.
+        """
+        self._epoll.register(fd, _MASK)
+        self._watched[fd] = watched
+
+    def replace(self, fd: int, watched: Watched) -> None:
+        """Give a registered descriptor another owner.  Costs no system call, so nothing is told again."""
+        if fd not in self._watched:
+            raise KeyError(fd)
+        self._watched[fd] = watched
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed.  One that is not registered is no error."""
+        if self._watched.pop(fd, None) is None:
+            return
+        self._removed.add(fd)
+        try:
+            self._epoll.unregister(fd)
+        except OSError as error:  # closed too early: the kernel has forgotten it by itself
+            if error.errno not in (errno.EBADF, errno.ENOENT):
+                raise
+
+    def soon(self, watched: Watched) -> None:
+        """Call `watched.ready(0)` once, after the others had their turn.
+
+        One that has ended by then is called all the same, and must take it for nothing.
+        """
+        if not self._soon and not self._epoll.closed:
+            os.eventfd_write(self._wake, 1)
+        self._soon[watched] = None
+
+    # What the reactor calls.
+
+    def fileno(self) -> int:
+        return self._epoll.fileno() if not self._epoll.closed else -1
+
+    def logPrefix(self) -> str:
+        return "poller"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is being taken down and has dropped us."""
+        self._running = False
+
+    def doRead(self) -> None:
+        # The queue is taken before the poll that fetches its wake-up, so no wake-up is fetched without its queue.
+        soon = self._soon
+        if soon:
+            self._soon = {}
+        events = self._epoll.poll(0, EVENTS_A_TURN)
+        watched = self._watched
+        removed = self._removed
+        removed.clear()
+        for fd, mask in events:
+            if removed and fd in removed:
+                continue
+            owner = watched.get(fd)
+            if owner is None:  # the wake-up
+                continue
+            try:
+                owner.ready(mask)
+            except Exception as error:
+                self._failed(owner, error)
+        for owner in soon:
+            try:
+                owner.ready(0)
+            except Exception as error:
+                self._failed(owner, error)
+
+    def _failed(self, owner: Watched, error: Exception) -> None:
+        self._log.failure("A session's socket callback failed: {owner!r}", owner=owner)
+        try:
+            owner.failed(error)
+        except Exception:
+            self._log.failure("... and so did its end: {owner!r}", owner=owner)
+            for fd in [fd for fd, other in self._watched.items() if other is owner]:
+                self.remove(fd)

@@ -1,0 +1,249 @@
+"""The poller under an epoll reactor of its own: events, fairness, stale events, one bad owner among good ones."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+from twisted.logger import globalLogPublisher
+
+from proxy.net.poller import Poller
+
+
+class Owner:
+    """Remembers what it was told; `then` is done at each event."""
+
+    def __init__(self) -> None:
+        self.masks: list[int] = []
+        self.errors: list[BaseException] = []
+
+    def ready(self, mask: int) -> None:
+        self.masks.append(mask)
+        self.then()
+
+    def then(self) -> None:
+        pass
+
+    def failed(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+
+@pytest.fixture
+def reactor() -> Iterator[EPollReactor]:
+    reactor = EPollReactor()
+    yield reactor
+    reactor.removeAll()
+    for reader in list(reactor._internalReaders):
+        reactor.removeReader(reader)
+        reader.connectionLost(None)
+    reactor._poller.close()
+
+
+@pytest.fixture
+def poller(reactor: EPollReactor) -> Iterator[Poller]:
+    poller = Poller(reactor)
+    poller.start()
+    yield poller
+    poller.stop()
+    assert poller.fileno() == -1
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def turn(reactor: EPollReactor, times: int = 1) -> None:
+    for _ in range(times):
+        reactor.doIteration(0.05)
+
+
+def test_an_event_comes_once_a_change(reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]) -> None:
+    ours, theirs = pair
+    owner = Owner()
+    poller.add(ours.fileno(), owner)
+    turn(reactor)
+    assert owner.masks == [select.EPOLLOUT]
+    theirs.send(b"1")
+    turn(reactor, 3)
+    assert owner.masks == [select.EPOLLOUT, select.EPOLLOUT | select.EPOLLIN]
+    theirs.send(b"2")
+    turn(reactor)
+    assert len(owner.masks) == 3
+    theirs.close()
+    turn(reactor)
+    assert owner.masks[-1] & select.EPOLLRDHUP
+
+
+def test_after_replace_the_new_owner_hears(
+    reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]
+) -> None:
+    ours, theirs = pair
+    old, new = Owner(), Owner()
+    poller.add(ours.fileno(), old)
+    turn(reactor)
+    poller.replace(ours.fileno(), new)
+    theirs.send(b"1")
+    turn(reactor)
+    assert len(old.masks) == 1
+    assert len(new.masks) == 1
+    with pytest.raises(KeyError):
+        poller.replace(theirs.fileno(), new)
+
+
+def test_after_remove_nobody_hears(reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]) -> None:
+    ours, theirs = pair
+    owner = Owner()
+    poller.add(ours.fileno(), owner)
+    poller.remove(ours.fileno())
+    poller.remove(ours.fileno())
+    theirs.send(b"1")
+    turn(reactor)
+    assert owner.masks == []
+    assert len(poller) == 0
+
+
+def test_a_stale_event_of_the_same_batch_does_not_reach_the_next_user_of_the_number(
+    reactor: EPollReactor, poller: Poller
+) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    fresh = Owner()
+    kept: list[socket.socket] = []
+
+    class Closes(Owner):
+        def then(self) -> None:
+            for ours, _ in pairs:
+                if ours.fileno() >= 0:
+                    number = ours.fileno()
+                    poller.remove(number)
+                    ours.close()
+                    again = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                    assert again.fileno() == number
+                    poller.add(number, fresh)
+                    kept.append(again)
+
+    first = Closes()
+    for ours, theirs in pairs:
+        poller.add(ours.fileno(), first)
+        theirs.send(b"x")
+    poller.doRead()
+    assert len(first.masks) == 1
+    assert fresh.masks == []  # the second event of the batch was for a socket that is gone
+    poller.doRead()
+    assert len(fresh.masks) == 2  # an unconnected socket hangs up: their own events
+    for sock in [*kept, *(theirs for _, theirs in pairs)]:
+        poller.remove(sock.fileno())
+        sock.close()
+
+
+def test_soon_comes_in_the_next_turn_once_and_in_order(reactor: EPollReactor, poller: Poller) -> None:
+    order: list[str] = []
+
+    class Named(Owner):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def then(self) -> None:
+            order.append(self.name)
+            if len(order) == 2:
+                poller.soon(self)
+
+    first, second = Named("first"), Named("second")
+    poller.soon(first)
+    poller.soon(second)
+    poller.soon(first)
+    assert order == []
+    turn(reactor)
+    assert order == ["first", "second"]
+    turn(reactor)
+    assert order == ["first", "second", "second"]
+    assert second.masks == [0, 0]
+
+
+def test_one_who_always_wants_another_turn_does_not_starve_the_reactor_or_others(
+    reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]
+) -> None:
+    class Greedy(Owner):
+        def then(self) -> None:
+            poller.soon(self)
+
+    greedy, other = Greedy(), Owner()
+    poller.soon(greedy)
+    timer: list[int] = []
+    reactor.callLater(0, timer.append, 1)
+    poller.add(pair[0].fileno(), other)
+    for _ in range(3):
+        reactor.iterate(0)
+    assert timer == [1]
+    assert other.masks
+    assert 2 <= len(greedy.masks) <= 3
+
+
+def test_an_exception_ends_that_owner_alone_and_is_logged(reactor: EPollReactor, poller: Poller) -> None:
+    class Bad(Owner):
+        def then(self) -> None:
+            raise ValueError("ours")
+
+    class Worse(Bad):
+        def failed(self, error: BaseException) -> None:
+            super().failed(error)
+            raise ValueError("again")
+
+    pairs = [socket.socketpair() for _ in range(3)]
+    owners = [Bad(), Worse(), Owner()]
+    events: list[object] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        for (ours, _), owner in zip(pairs, owners, strict=True):
+            poller.add(ours.fileno(), owner)
+        turn(reactor)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert [len(owner.errors) for owner in owners] == [1, 1, 0]
+    assert len(owners[2].masks) == 1
+    assert len(events) == 3
+    assert len(poller) == 2  # one whose end failed is forgotten
+    for ours, theirs in pairs:
+        poller.remove(ours.fileno())
+        ours.close()
+        theirs.close()
+
+
+def test_soon_of_an_owner_that_raises_ends_that_owner_alone(reactor: EPollReactor, poller: Poller) -> None:
+    class Bad(Owner):
+        def then(self) -> None:
+            raise ValueError("ours")
+
+    bad, good = Bad(), Owner()
+    events: list[object] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        poller.soon(bad)
+        poller.soon(good)
+        turn(reactor)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert len(bad.errors) == 1
+    assert good.masks == [0]
+
+
+def test_more_ready_sockets_than_a_turn_gives_out_come_in_the_next(reactor: EPollReactor, poller: Poller) -> None:
+    pairs = [socket.socketpair() for _ in range(300)]
+    owners = [Owner() for _ in pairs]
+    for (ours, _), owner in zip(pairs, owners, strict=True):
+        poller.add(ours.fileno(), owner)
+    turn(reactor)
+    assert sum(len(owner.masks) for owner in owners) == 256
+    turn(reactor)
+    assert all(len(owner.masks) == 1 for owner in owners)
+    for ours, theirs in pairs:
+        poller.remove(ours.fileno())
+        ours.close()
+        theirs.close()
