@@ -1,0 +1,221 @@
+"""The programs that are measured, as child processes on loopback, and what the kernel says they cost.
+
+Each contender stands between the load and the sink, is started with a configuration of its own in a temporary folder,
+and is ended by its own process id. CPU is the time on a processor of every thread of the process and its descendants
+(/proc/PID/task/*/schedstat, nanoseconds), since utime and stime are sampled too coarsely for a short run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 15.0
+_PORTS = iter(range(21025, 28000))
+
+
+def free_port() -> int:
+    """A loopback port that nobody has, below the range from which the kernel takes ports for clients."""
+    for port in _PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise OSError("no free port")
+
+
+def allow_many_files() -> None:
+    """Raise the limit on open files for us and our children, as far as we may."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for limit in (1 << 16, hard):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, hard)))
+            return
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all its living descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found.extend(children.get(one, ()))
+    return found
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds on a processor so far, of one process."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of resident memory, of one process; what is shared is divided among those that share it."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@dataclass(slots=True)
+class Contender:
+    """One program under test: `port` is where the load connects."""
+
+    name: str
+    port: int
+    processes: list[subprocess.Popen[bytes]]
+
+    def pids(self) -> list[int]:
+        return [pid for process in self.processes for pid in tree(process.pid)]
+
+    def cpu(self) -> float:
+        return sum(cpu_of(pid) for pid in self.pids())
+
+    def memory(self) -> int:
+        return sum(memory_of(pid) for pid in self.pids())
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(3)
+            except subprocess.TimeoutExpired:
+                for pid in reversed(tree(process.pid)):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                process.wait()
+
+
+def spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+def wait_for_banner(contender: Contender, log: Path) -> None:
+    """Until a connection gets a 220; raises RuntimeError with the end of the log when it never does."""
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", contender.port), 1) as probe:
+            probe.settimeout(2)
+            if probe.recv(512).startswith(b"220"):
+                probe.sendall(b"QUIT\r\n")
+                probe.recv(512)
+                return
+        time.sleep(0.05)
+    said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+    raise RuntimeError(f"{contender.name} gave no banner:\n{said}")
+
+
+def sink(bench: Path, folder: Path, good: bool = False) -> Contender:
+    """The broken server: its certificate is `folder`/cert.pem."""
+    port = free_port()
+    arguments = [str(bench), "sink", str(port), "--tls", str(folder / "cert.pem"), str(folder / "key.pem")]
+    return Contender("direct", port, [spawn([*arguments, *(["--good"] if good else [])], folder / "direct.log")])
+
+
+def haproxy(folder: Path, sink_port: int, *, splice: bool = False) -> Contender:
+    """HAProxy in TCP mode, one thread, with the time-outs that ehlo-proxy ships; 9500 sessions are what 20000 files allow."""
+    port, name = free_port(), "haproxy-splice" if splice else "haproxy"
+    config = folder / f"{name}.cfg"
+    config.write_text(
+        "global\n  nbthread 1\n  maxconn 9500\n"
+        "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30m\n  timeout server 30m\n"
+        + ("  option splice-auto\n" if splice else "")
+        + f"listen smtp\n  bind 127.0.0.1:{port} backlog 4096\n  maxconn 9500\n  server broken 127.0.0.1:{sink_port}\n"
+    )
+    return Contender(name, port, [spawn(["haproxy", "-db", "-q", "-f", str(config)], folder / f"{name}.log")])
+
+
+def nginx(folder: Path, sink_port: int) -> Contender:
+    """nginx's stream module, one worker."""
+    port = free_port()
+    config = folder / "nginx.conf"
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    config.write_text(
+        (f"load_module {module};\n" if module.exists() else "")
+        + f"daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.err;\n"
+        "events { worker_connections 19000; }\n"
+        f"stream {{ server {{ listen 127.0.0.1:{port} backlog=4096; proxy_pass 127.0.0.1:{sink_port};"
+        " proxy_timeout 30m; tcp_nodelay on; } }\n"
+    )
+    return Contender("nginx", port, [spawn(["nginx", "-c", str(config), "-p", str(folder)], folder / "nginx.log")])
+
+
+def ehlo_proxy(folder: Path, sink_port: int, name: str = "ehlo-proxy", service: str = "", route: str = "") -> Contender:
+    """The proxy as shipped, log level info and metrics on; `service` and `route` are further lines of the file."""
+    port = free_port()
+    config = folder / f"{name}.toml"
+    config.write_text(
+        f'[service]\n{service}\n[admin]\nlisten = "127.0.0.1:{free_port()}"\n'
+        f'[[route]]\nname = "bench"\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{sink_port}"]\n{route}\n'
+    )
+    arguments = [sys.executable, "-m", "proxy", "run", "--config", str(config)]
+    return Contender(name, port, [spawn(arguments, folder / f"{name}.log")])
+
+
+def ehlo_proxy_bridge(folder: Path, sink_port: int) -> Contender:
+    """The proxy ending TLS on both sides, the server's certificate checked."""
+    return ehlo_proxy(
+        folder,
+        sink_port,
+        "ehlo-proxy-bridge",
+        route=f'[route.tls]\nmode = "bridge"\ncertificate = "{folder}/cert.pem"\nkey = "{folder}/key.pem"\n'
+        f'ca_file = "{folder}/cert.pem"\nverify_name = "mail.domain1.com"\n',
+    )
+
+
+def two_stunnels(folder: Path, sink_port: int) -> Contender:
+    """TLS ended twice by what people use today: one stunnel towards the client, one towards the server."""
+    port, between = free_port(), free_port()
+    program = shutil.which("stunnel4") or "stunnel"
+    common = "foreground = yes\npid =\ndebug = err\nsyslog = no\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n"
+    towards_server = folder / "stunnel-server.conf"
+    towards_server.write_text(
+        f"{common}[server]\nclient = yes\nprotocol = smtp\naccept = 127.0.0.1:{between}\n"
+        f"connect = 127.0.0.1:{sink_port}\nCAfile = {folder}/cert.pem\nverifyChain = yes\n"
+        "checkHost = mail.domain1.com\n"
+    )
+    towards_client = folder / "stunnel-client.conf"
+    towards_client.write_text(
+        f"{common}[client]\nprotocol = smtp\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{between}\n"
+        f"cert = {folder}/cert.pem\nkey = {folder}/key.pem\n"
+    )
+    return Contender(
+        "two-stunnels",
+        port,
+        [spawn([program, str(file)], folder / "two-stunnels.log") for file in (towards_server, towards_client)],
+    )
+
+
+@contextlib.contextmanager
+def running(folder: Path, *starts: Callable[[], Contender]) -> Iterator[list[Contender]]:
+    """Start all, wait for their banners, and end all, whatever happens."""
+    started: list[Contender] = []
+    try:
+        for start in starts:
+            started.append(start())
+        for contender in started:
+            wait_for_banner(contender, folder / f"{contender.name}.log")
+        yield started
+    finally:
+        for contender in reversed(started):
+            contender.stop()

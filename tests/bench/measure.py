@@ -1,0 +1,359 @@
+"""`tests/bench/run`: the same work through each contender in turn, repeated, and one table of ratios.
+
+A round runs every measure over every contender, one right after the other, so that what the machine does meanwhile
+falls on all of them; the ratio is taken within the round, and the table shows its median and its range over the rounds.
+Sessions that went wrong are failures of the benchmark: it says so and exits 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from tests.bench import contenders
+from tests.bench.contenders import Contender, running
+
+HERE = Path(__file__).parent
+SETTLE_SECONDS = 0.25  # after a run, for the last closes to go through
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much work one measure is."""
+
+    rounds: int
+    sessions: int
+    tls_sessions: int
+    paced_seconds: float
+    gigabytes: float
+    held: int
+
+
+QUICK = Size(rounds=4, sessions=2000, tls_sessions=400, paced_seconds=1.0, gigabytes=1.0, held=2000)
+WHOLE = Size(rounds=5, sessions=10000, tls_sessions=2000, paced_seconds=4.0, gigabytes=4.0, held=8000)
+
+
+class Bench:
+    """The compiled load, where things lie, and the measures: each gives one number for one contender."""
+
+    def __init__(self, program: Path, size: Size) -> None:
+        self.program = program
+        self.size = size
+        self.failures: list[str] = []
+
+    def load(self, to: Contender, mode: str, sessions: int, concurrency: int, size: int) -> dict[str, float]:
+        arguments = [str(self.program), "load", str(to.port), mode, str(sessions), str(concurrency), str(size)]
+        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=400, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{to.name}, {mode}: {done.stderr.decode()}")
+        result: dict[str, float] = json.loads(done.stdout)
+        if result["failed"]:
+            self.failures.append(f"{to.name}, {mode}: {result['failed']:.0f} of {sessions} sessions failed")
+        return result
+
+    def cpu(self, to: Contender, mode: str, sessions: int, concurrency: int, size: int) -> float:
+        """CPU seconds of the contender for the whole of it."""
+        before = to.cpu()
+        self.load(to, mode, sessions, concurrency, size)
+        time.sleep(SETTLE_SECONDS)
+        return to.cpu() - before
+
+    def session_cpu(self, to: Contender) -> float:
+        """µs of CPU a session: banner, broken EHLO reply, STARTTLS, 1 kB, close; 16 at a time."""
+        return self.cpu(to, "splice", self.size.sessions, 16, 1000) / self.size.sessions * 1e6
+
+    def tls_cpu(self, to: Contender) -> float:
+        """µs of CPU a session with real TLS and a message of 10 kB; 8 at a time."""
+        return self.cpu(to, "tls", self.size.tls_sessions, 8, 10000) / self.size.tls_sessions * 1e6
+
+    def gigabyte_cpu(self, to: Contender) -> float:
+        """ms of CPU a GB, in two streams at a time of a quarter each."""
+        part = int(self.size.gigabytes * 1e9 / 4)
+        return self.cpu(to, "splice", 4, 2, part) / self.size.gigabytes * 1e3
+
+    def paced(self, to: Contender) -> float:
+        """Median ms of a whole session (STARTTLS, 1 kB, close), 200 new ones a second."""
+        return self.load(to, "paced", int(200 * self.size.paced_seconds), 200, 1000)["p50"]
+
+    def paced_tls(self, to: Contender) -> float:
+        """Median ms of a whole session with real TLS and a message of 10 kB, 60 new ones a second."""
+        return self.load(to, "pacedtls", int(60 * self.size.paced_seconds), 60, 10000)["p50"]
+
+    @contextlib.contextmanager
+    def holding(self, to: Contender, sessions: int) -> Iterator[None]:
+        """That many sessions are open, each after the 220 to STARTTLS."""
+        arguments = [str(self.program), "load", str(to.port), "hold", str(sessions), "50", "0"]
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            result = json.loads(process.stdout.readline() or '{"failed": -1}')
+            if result["failed"]:
+                self.failures.append(f"{to.name}, hold: {result['failed']} of {sessions} sessions failed")
+            yield
+        finally:
+            process.communicate(timeout=60)
+
+    def held(self, to: Contender) -> tuple[float, float]:
+        """KiB of memory a held session, and the slowest of the new sessions that are served meanwhile, in ms."""
+        self.load(to, "splice", 500, 16, 1000)  # what is set up once is not a session's
+        time.sleep(SETTLE_SECONDS)
+        before = to.memory()
+        with self.holding(to, self.size.held):
+            time.sleep(2 * SETTLE_SECONDS)
+            memory = (to.memory() - before) / self.size.held / 1024
+            slowest = self.load(to, "paced", 200, 100, 1000)["max"]
+        time.sleep(2 * SETTLE_SECONDS)
+        return memory, slowest
+
+    def split(self, to: Contender, sessions: int = 400) -> list[float]:
+        """Share of the sessions that each process of the contender has accepted, largest first."""
+
+        def files() -> dict[int, int]:
+            return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in to.pids()}
+
+        before = files()
+        with self.holding(to, sessions):
+            time.sleep(SETTLE_SECONDS)
+            after = files()
+        grown = [after[pid] - before[pid] for pid in before if after[pid] - before[pid] > 10]
+        return sorted((one / sum(grown) for one in grown), reverse=True)
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of the table: the values of each contender, round by round."""
+
+    what: str
+    unit: str
+    against: str
+    goal: float
+    values: dict[str, list[float]] = field(default_factory=dict)
+    absolute: bool = False  # the goal is for the value itself, not for a ratio
+
+    def add(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def ratios(self, name: str) -> list[float]:
+        if self.absolute:
+            return self.values.get(name, [])
+        ours, theirs = self.values.get(name, []), self.values.get(self.against, [])
+        return [one / other for one, other in zip(ours, theirs, strict=False)]
+
+    def markdown(self, name: str) -> str:
+        def shown(one: str) -> str:
+            values = self.values.get(one)
+            return f"{median(values):.{0 if median(values) >= 20 else 2}f}" if values else ""
+
+        ratios = self.ratios(name)
+        ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "not measured"
+        met = "" if not ratios or not self.goal else ("yes" if median(ratios) <= self.goal else "**no**")
+        others = ", ".join(f"{o} {shown(o)}" for o in self.values if o not in (name, self.against))
+        goal = f"{self.goal:g}" if self.goal else ""
+        against = f"{self.against} {shown(self.against)}" if self.against else ""
+        return f"| {self.what} | {self.unit} | {against} | {shown(name)} | {ratio} | {goal} | {met} | {others} |"
+
+
+HEADER = (
+    "| measure | unit | against | ehlo-proxy | ratio, or value where the goal is one: median (range) | goal | met | others |\n|"
+    + "---|" * 8
+)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def pass_through(bench: Bench, folder: Path, whole: bool) -> list[Row]:
+    """The rows of pass-through: a session, a GB, latencies."""
+    rows = {
+        bench.session_cpu: Row("CPU a session, 1 kB", "µs", "haproxy", 2.5),
+        bench.gigabyte_cpu: Row("CPU a GB relayed", "ms", "haproxy", 0.8),
+        bench.tls_cpu: Row("CPU a session, real TLS, 10 kB message", "µs", "haproxy", 1.8),
+        bench.paced: Row("latency of a paced session, median", "ms", "haproxy", 1.75),
+        bench.paced_tls: Row("latency of a real TLS session, median", "ms", "haproxy", 1.1),
+    }
+    with running(folder, lambda: contenders.sink(bench.program, folder)) as [direct]:
+        starts: list[Callable[[], Contender]] = [
+            lambda: contenders.haproxy(folder, direct.port),
+            lambda: contenders.ehlo_proxy(folder, direct.port),
+        ]
+        if whole:
+            starts.append(lambda: contenders.haproxy(folder, direct.port, splice=True))
+            if shutil.which("nginx"):
+                starts.append(lambda: contenders.nginx(folder, direct.port))
+        with running(folder, *starts) as proxies:
+            for one in proxies:  # warm: code paths, caches, pipes
+                bench.load(one, "splice", 300, 16, 1000)
+            for turn in range(bench.size.rounds):
+                for measure, row in rows.items():
+                    for one in proxies:
+                        row.add(one.name, measure(one))
+                    if measure in (bench.paced, bench.paced_tls):
+                        row.add("direct", measure(direct))
+                ratios = ", ".join(f"{row.what} {row.ratios('ehlo-proxy')[-1]:.2f}" for row in rows.values())
+                say(f"round {turn + 1} of {bench.size.rounds}: {ratios}")
+    return list(rows.values())
+
+
+def held_sessions(bench: Bench, folder: Path) -> list[Row]:
+    """Memory a held session and the service of new ones meanwhile; each contender is fresh, HAProxy and we in turn."""
+    held = bench.size.held
+    memory = Row(f"memory a held session, {held} held", "KiB", "haproxy", 6, absolute=True)
+    slowest = Row("slowest new session meanwhile", "ms", "haproxy", 50, absolute=True)
+    limits = "max_sessions = 9500"
+    with running(folder, lambda: contenders.sink(bench.program, folder)) as [direct]:
+        for start in (
+            lambda: contenders.haproxy(folder, direct.port),
+            lambda: contenders.ehlo_proxy(folder, direct.port, route=limits),
+        ):
+            with running(folder, start) as [one]:
+                for row, value in zip((memory, slowest), bench.held(one), strict=True):
+                    row.add(one.name, value)
+    return [memory, slowest]
+
+
+def two_workers(bench: Bench, folder: Path) -> list[Row]:
+    """What the second worker costs a session, and how evenly the two accept."""
+    cpu = Row("CPU a session, two workers against one", "µs", "one worker", 1.1)
+    split = Row("accepts of the busier of two workers", "share", "", 0.6, absolute=True)
+    with (
+        running(folder, lambda: contenders.sink(bench.program, folder)) as [direct],
+        running(
+            folder,
+            lambda: contenders.ehlo_proxy(folder, direct.port, "one worker"),
+            lambda: contenders.ehlo_proxy(folder, direct.port, "ehlo-proxy", service="workers = 2"),
+        ) as both,
+    ):
+        for one in both:
+            bench.load(one, "splice", 600, 16, 1000)
+        for _ in range(bench.size.rounds):
+            for one in both:
+                cpu.add(one.name, bench.session_cpu(one))
+            split.add("ehlo-proxy", bench.split(both[1])[0])
+    return [cpu, split]
+
+
+def bridge(bench: Bench, folder: Path) -> list[Row]:
+    """TLS ended twice: against two stunnels, and the latency."""
+    cpu = Row("bridge: CPU a message of 10 kB", "µs", "two-stunnels", 1.0)
+    latency = Row("bridge: latency, median", "ms", "two-stunnels", 0)
+    with running(folder, lambda: contenders.sink(bench.program, folder)) as [broken]:
+        starts = [lambda: contenders.ehlo_proxy_bridge(folder, broken.port)]
+        if shutil.which("stunnel4") or shutil.which("stunnel"):
+            starts.insert(0, lambda: contenders.two_stunnels(folder, broken.port))
+        with running(folder, *starts) as both:
+            for one in both:
+                bench.load(one, "tls", 100, 4, 10000)
+            for _ in range(bench.size.rounds):
+                for one in both:
+                    name = "ehlo-proxy" if one.name.startswith("ehlo-proxy") else one.name
+                    cpu.add(name, bench.tls_cpu(one))
+                    latency.add(name, bench.paced_tls(one))
+    return [cpu, latency]
+
+
+def linear(bench: Bench, folder: Path) -> list[Row]:
+    """Cost against message size: ten times the bytes must not cost more than ten times as much."""
+    row = Row("CPU a byte: messages of 10 MB against 1 MB", "ns", "1 MB", 1.2)
+    with (
+        running(folder, lambda: contenders.sink(bench.program, folder)) as [direct],
+        running(folder, lambda: contenders.ehlo_proxy(folder, direct.port)) as [one],
+    ):
+        for _ in range(bench.size.rounds):
+            row.add("1 MB", bench.cpu(one, "mail", 200, 4, 1_000_000) / 200e6 * 1e9)
+            row.add("ehlo-proxy", bench.cpu(one, "mail", 20, 4, 10_000_000) / 200e6 * 1e9)
+    return [row]
+
+
+def compiled(folder: Path) -> Path:
+    program = folder / "smtpbench"
+    source = HERE / "smtpbench.c"
+    subprocess.run(["gcc", "-O2", "-o", str(program), str(source), "-lssl", "-lcrypto"], check=True)
+    return program
+
+
+def certificate(folder: Path) -> None:
+    """A certificate that may also stand in a trust store, for mail.domain1.com."""
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout key.pem -out cert.pem"
+    )
+    command += " -subj /CN=mail.domain1.com -addext subjectAltName=DNS:mail.domain1.com"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+
+
+def machine() -> str:
+    about = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in about if line.startswith("model name")), platform.machine())
+    versions = [f"Python {platform.python_version()}"]
+    for command in ("haproxy -v", "stunnel4 -version", "nginx -v", "openssl version"):
+        with contextlib.suppress(OSError):
+            done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
+            found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+            versions.append(f"{command.split()[0]} {found[0] if found else '?'}")
+    return f"{os.cpu_count()} cores, {model}, Linux {platform.release()}; {', '.join(versions)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/bench/run", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the rows a developer watches, less work each")
+    parser.add_argument("--rounds", type=int, help="how often each measure is repeated")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="these parts alone")
+    parser.add_argument("--write", metavar="FILE", help="put the table into FILE as well (RESULTS.md)")
+    chosen = parser.parse_args()
+    size = QUICK if chosen.quick else WHOLE
+    if chosen.rounds:
+        size = replace(size, rounds=chosen.rounds)
+    contenders.allow_many_files()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="ehlo-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        certificate(folder)
+        bench = Bench(compiled(folder), size)
+        for part in chosen.only or (["pass-through", "held"] if chosen.quick else PARTS):
+            try:
+                rows += PARTS[part](bench, folder, not chosen.quick)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as broken:
+                bench.failures.append(f"{part}: {broken}")
+    when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    table = "\n".join([HEADER, *(row.markdown("ehlo-proxy") for row in rows)])
+    text = f"{when}; {machine()}; {size.rounds} rounds.\n\n{table}\n"
+    text += "".join(f"\nFAILED: {one}" for one in bench.failures) + ("\n" if bench.failures else "")
+    print(text)
+    if chosen.write:
+        Path(chosen.write).write_text(RESULTS.format(table=text))
+    return 1 if bench.failures else 0
+
+
+PARTS: dict[str, Callable[[Bench, Path, bool], list[Row]]] = {
+    "pass-through": pass_through,
+    "held": lambda bench, folder, _: held_sessions(bench, folder),
+    "workers": lambda bench, folder, _: two_workers(bench, folder),
+    "bridge": lambda bench, folder, _: bridge(bench, folder),
+    "linear": lambda bench, folder, _: linear(bench, folder),
+}
+
+RESULTS = """# What the proxy costs
+
+Written by `tests/bench/run --write tests/bench/RESULTS.md`; not typed. Shipped settings, log level info, metrics on;
+one worker, and one thread of HAProxy. CPU is the time on a processor of the process and its children. A ratio is taken
+within a round and shown as the median of the rounds and their range. `direct` is the load without any proxy.
+
+{table}"""
+
+if __name__ == "__main__":
+    sys.exit(main())
