@@ -133,9 +133,9 @@ def sink(bench: Path, folder: Path, good: bool = False) -> Contender:
 
 
 def haproxy(folder: Path, sink_port: int, *, splice: bool = False) -> Contender:
-    """HAProxy in TCP mode, one thread, with the time-outs that ehlo-proxy ships; 9500 sessions are what 20000 files allow."""
+    """HAProxy in TCP mode, one thread, with the time-outs that ehlo-proxy ships."""
     port, name = free_port(), "haproxy-splice" if splice else "haproxy"
-    config = folder / f"{name}.cfg"
+    config = folder / f"{name}.cfg"  # 9500 sessions are what 20000 files allow
     config.write_text(
         "global\n  nbthread 1\n  maxconn 9500\n"
         "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30m\n  timeout server 30m\n"

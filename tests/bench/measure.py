@@ -168,8 +168,7 @@ class Row:
 
 
 HEADER = (
-    "| measure | unit | against | ehlo-proxy | ratio, or value where the goal is one: median (range) | goal | met | others |\n|"
-    + "---|" * 8
+    "| measure | unit | against | ehlo-proxy | ratio or value: median (range) | goal | met | others |\n|" + "---|" * 8
 )
 
 
