@@ -1,0 +1,315 @@
+"""The settings: every key of the configuration file with its check, its default and its meaning, in one place.
+
+A table of the file is a frozen dataclass here, a key is a field of the same name.  The default stands as the file would
+write it (`"5m"`), the field holds what the program works with (300.0 seconds).  Durations are float seconds; addresses,
+names and paths are `str`; networks are `ipaddress`'s.
+
+`load` is what `run` and `check` use: it reads the file and then looks at what the file names on this host
+(`settings_files`).  `parse` judges the text alone.  Both raise `SettingsError` with every problem at once and nothing
+else, whatever the bytes.  `warnings` lists what is legal but unwise.  The judgement of one value is that of
+`settings_values`, of several together that of `settings_rules`.
+"""
+
+# ruff: noqa: RUF009  # `setting` and `table` are dataclasses.field with our metadata, and the tables are frozen
+from __future__ import annotations
+
+import os.path
+import re
+import tomllib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from proxy import settings_values as read
+from proxy.settings_files import look
+from proxy.settings_problems import Problem, SettingsError, Warning_, key_path
+from proxy.settings_reading import Key, Reading, declared, setting, table
+from proxy.settings_rules import judge
+from proxy.settings_values import Address, Destination, Endpoint, Listen, Network
+from proxy.settings_warnings import warnings
+
+__all__ = [
+    "TABLES", "Address", "Admin", "Destination", "Endpoint", "Key", "Listen", "Log", "Network", "Problem", "Record",
+    "Repair", "Route", "Service", "Settings", "SettingsError", "Timeouts", "Tls", "Warning_", "declared",
+    "from_arguments", "load", "parse", "warnings",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """[service]"""
+
+    workers: int = setting(read.workers, 1, 'Processes that share the ports; "auto" is one a core.')
+    drain_timeout: float = setting(
+        read.duration, "15m",
+        "How long sessions may go on after SIGTERM, or after their route was removed by a reload.")
+    user: str = setting(
+        read.text, "", "Drop to this user once the ports are bound, when started as root without systemd.")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """[log]"""
+
+    format: str = setting(read.choice("text", "json"), "text", "One event a line on stderr, as text or as JSON.")
+    level: str = setting(
+        read.choice("debug", "info", "warning", "error"), "info",
+        "The least important events that are shown: debug, info, warning or error.")
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """[admin]"""
+
+    listen: Endpoint | None = setting(
+        read.endpoint, "",
+        "Address and port of /metrics, /healthz, /readyz, /status.json and the status page; empty: none.")
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """[route.repair]"""
+
+    mode: str = setting(
+        read.choice("repair", "observe", "off"), "repair",
+        '"repair" puts broken EHLO replies right, "observe" only reports and counts them, "off" does neither.')
+    strict: bool = setting(read.boolean, False, "Also repair what is only untidy; `ehlo-proxy explain` tells which.")
+    greeting: str = setting(
+        read.domain, "",
+        "The domain, or address literal, to greet with when the reply has no greeting;"
+        " empty: the banner's, else the destination's.")
+    remove: tuple[str, ...] = setting(
+        read.listed(read.keyword, "keywords"), [], "EHLO keywords that no client is shown.")
+    add: tuple[str, ...] = setting(
+        read.listed(read.ehlo_line, "EHLO lines"), [], "EHLO lines that every client is shown, behind the greeting.")
+    unterminated_after: float = setting(
+        read.span, "15s", 'Silence after a "250-" line that means that the reply is over.')
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """[route.tls]"""
+
+    mode: str = setting(
+        read.choice("passthrough", "bridge"), "passthrough",
+        '"passthrough" leaves TLS to client and server, end to end; "bridge" ends it here, on both sides.')
+    client: str = setting(
+        read.choice("starttls", "implicit", "none"), "starttls",
+        'TLS towards the client: "starttls", "implicit" (from the first byte) or "none".')
+    server: str = setting(
+        read.choice("starttls", "implicit", "none"), "starttls",
+        'TLS towards the server: "starttls", "implicit" (from the first byte) or "none".')
+    certificate: str = setting(
+        read.text, "", "PEM file with the certificate that clients see, the intermediate ones behind it.", path=True)
+    key: str = setting(read.text, "", "PEM file with its private key, not encrypted.", path=True)
+    required: bool = setting(
+        read.boolean, True, "No mail in clear on a side that has TLS; false: the client decides.")
+    verify: str = setting(
+        read.choice("hostname", "pin", "none"), "hostname",
+        'What the server must prove: its name, by a trusted certificate ("hostname"), a known key ("pin"),'
+        ' or nothing ("none").')
+    verify_name: str = setting(
+        read.server_name, "", "The name that the server's certificate must have; empty: the destination's.")
+    ca_file: str = setting(
+        read.text, "", "PEM file with the authorities that are trusted; empty: the system's.", path=True)
+    pins: tuple[str, ...] = setting(
+        read.listed(read.pin, "pins"), [], 'Known keys of the server, each "sha256:BASE64" of its public key.')
+    client_certificate: str = setting(
+        read.text, "", "PEM file with a certificate to show to the server.", path=True)
+    client_key: str = setting(read.text, "", "PEM file with its private key, not encrypted.", path=True)
+    minimum_version: str = setting(
+        read.choice("1.0", "1.1", "1.2", "1.3"), "1.2", "The oldest version of TLS that is spoken, on either side.")
+    keylog: str = setting(
+        read.text, "",
+        "File that TLS session keys are written to, for Wireshark in a lab; logged loudly at start.", path=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """[route.timeouts]"""
+
+    resolve: float = setting(read.span, "10s", "One look-up of a name; the last good answer is used when it fails.")
+    connect: float = setting(read.span, "30s", "Connecting to one destination, over all its addresses.")
+    banner: float = setting(read.span, "5m", "From the connection to the server's 220.")
+    command: float = setting(
+        read.span, "5m",
+        "Client: from the last reply to a whole command. Server: from the oldest unanswered command to a whole reply.")
+    handshake: float = setting(read.span, "60s", "One TLS handshake, in bridge mode.")
+    idle: float = setting(read.span, "30m", "No byte either way, once the proxy has let go.")
+    half_closed: float = setting(read.span, "10m", "No byte after one side has ended.")
+    abort: float = setting(read.span, "10s", "A close that the peer does not answer becomes a reset.")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """[route.record]"""
+
+    directory: str = setting(
+        read.text, "", "Directory for a transcript of every session, one file of JSON lines each; empty: none.",
+        path=True)
+    bytes: int = setting(read.whole(0), 0, "How many bytes to keep of what follows MAIL or BDAT in clear.")
+    sessions: int = setting(read.whole(0), 0, "Stop recording after so many sessions; 0: no limit.")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """[[route]]"""
+
+    name: str = setting(
+        read.name, "default", "What logs, metrics and the clients' 421 call this route; each only once.")
+    listen: tuple[Listen, ...] = setting(
+        read.listed(read.listen, 'addresses such as "0.0.0.0:25"'), [],
+        'Addresses and ports to listen on, or "systemd:NAME" for a socket unit\'s FileDescriptorName.')
+    destination: tuple[Destination, ...] = setting(
+        read.listed(read.destination, "destinations", lone=True), [],
+        'Where sessions go, tried in order: "HOST:PORT", "mx:DOMAIN", or "original" for intercepted connections.')
+    original_ports: tuple[int, ...] = setting(
+        read.listed(read.port, "ports"), [25], 'With "original": the only ports that sessions may go to.')
+    original_networks: tuple[Network, ...] = setting(
+        read.listed(read.network, "networks"), [],
+        'With "original": the only networks that sessions may go to;'
+        ' empty: all but loopback, link-local and multicast.')
+    allow_clients: tuple[Network, ...] = setting(
+        read.listed(read.network, "networks"), ["127.0.0.0/8", "::1/128"],
+        "Networks whose clients get a session; all others get 421.")
+    max_sessions: int = setting(read.whole(1), 1000, "Sessions of this route at a time.")
+    max_sessions_per_client: int = setting(
+        read.whole(0), 0, "Sessions of one client address at a time; 0: no limit of its own.")
+    proxy_protocol: bool = setting(
+        read.boolean, False, "Clients in trusted_proxies begin with a PROXY header, version 1 or 2, and must.")
+    trusted_proxies: tuple[Network, ...] = setting(
+        read.listed(read.network, "networks"), [], "Networks of the load balancers in front of this proxy.")
+    send_proxy_protocol: int = setting(
+        read.whole(0, 2), 0, "Send a PROXY header of this version, 1 or 2, to the server; 0: none.")
+    ehlo_name: str = setting(
+        read.domain, "", "The name in an EHLO that the proxy makes itself, in bridge mode; empty: the host's.")
+    source: str = setting(
+        read.source, "",
+        'Address to connect to the server from; "client": the client\'s own (needs TPROXY routing); empty: any.')
+    xclient: bool = setting(read.boolean, False, "Tell the client's address, by XCLIENT, to a server that offers it.")
+    repair: Repair = table(Repair)
+    tls: Tls = table(Tls)
+    timeouts: Timeouts = table(Timeouts)
+    record: Record = table(Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration. `path` is the file it came from, as given."""
+
+    service: Service
+    log: Log
+    admin: Admin
+    routes: tuple[Route, ...]
+    path: str
+
+
+TABLES: Final[dict[str, type[Any]]] = {"service": Service, "log": Log, "admin": Admin, "route": Route}
+
+
+def _document(text: str, file: str) -> dict[str, Any]:
+    """The TOML of a file. Whatever tomllib makes of hostile text becomes a SettingsError."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column (\d+)\)\Z", str(error))
+        where = f"{file}:{place[1]}:{place[2]}" if place else file
+        reason = str(error)[: place.start()] if place else str(error)
+        raise SettingsError([Problem(where, "", None, f"valid TOML: {reason}")]) from None
+    except (ValueError, RecursionError) as error:  # integers of more than 4300 digits; a thousand nested brackets
+        raise SettingsError([Problem(file, "", None, f"valid TOML of reasonable size: {error}")]) from None
+
+
+def _read(document: dict[str, Any], file: str, own: Collection[Address]) -> tuple[Settings, Reading]:
+    """Every table of the document, and the problems with it; where there is one, a default stands in."""
+    reading = Reading(file, TABLES)
+    for title, value in document.items():
+        if title not in TABLES:
+            reading.report(key_path("", title), value, "a known table or key", reading.meant(title, TABLES))
+    service = reading.table(Service, document.get("service", {}), "service")
+    log = reading.table(Log, document.get("log", {}), "log")
+    admin = reading.table(Admin, document.get("admin", {}), "admin")
+    routes: list[Route] = []
+    raw = document.get("route")
+    if isinstance(raw, list):
+        routes = [reading.table(Route, one, f"route[{index}]") for index, one in enumerate(raw)]
+    elif raw is not None:
+        reading.report("route", raw, "a list of tables, each under [[route]]")
+    if not routes and raw in (None, []):
+        reading.report("route", raw, "at least one [[route]]")
+    settings = Settings(service, log, admin, tuple(routes), file)
+    judge(settings, reading, own)
+    return settings, reading
+
+
+def parse(text: str, file: str) -> Settings:
+    """The settings in a text; `file` is its name in messages, and relative paths in it are taken from its directory.
+
+    Raises SettingsError with every problem that the text alone shows.
+    """
+    settings, reading = _read(_document(text, file), file, ())
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return settings
+
+
+def load(path: str, own: Collection[Address] = ()) -> Settings:
+    """The settings in a file, judged also by what they name on this host: keys, directories, users.
+
+    `own` are the host's own addresses, to find a destination that leads back here: give `own_addresses()`; without it
+    only loopback and the addresses in the file are known.  Raises SettingsError with every problem, a file that can't
+    be read included.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError([Problem(f"{path}:{line}", "", None, "UTF-8 text, as TOML asks")]) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError([Problem(path, "", None, f"a file that can be read: {reason}")]) from None
+    settings, reading = _read(_document(text, path), path, own)
+    look(settings, reading)
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return settings
+
+
+def from_arguments(
+    listen: str | Sequence[str],
+    destination: str | Sequence[str],
+    allow: Sequence[str] = (),
+    admin: str | None = None,
+    record: str | None = None,
+    own: Collection[Address] = (),
+) -> Settings:
+    """The settings of `run --listen ADDR:PORT --destination HOST[:PORT] ...`: one route, named `default`.
+
+    Raises SettingsError, each problem naming the option.
+    """
+    route: dict[str, Any] = {
+        "listen": [listen] if isinstance(listen, str) else list(listen),
+        "destination": [destination] if isinstance(destination, str) else list(destination),
+    }
+    if allow:
+        route["allow_clients"] = list(allow)
+    if record:
+        route["record"] = {"directory": os.path.abspath(record)}
+    document: dict[str, Any] = {"route": [route]}
+    if admin:
+        document["admin"] = {"listen": admin}
+    settings, reading = _read(document, "command line", own)
+    look(settings, reading)
+    if reading.problems:
+        raise SettingsError(replace(problem, key=_option(problem.key)) for problem in reading.problems)
+    return settings
+
+
+def _option(where: str) -> str:
+    """The option that a key of `from_arguments` came from."""
+    options = {
+        "admin.listen": "--admin", "route[0].listen": "--listen", "route[0].destination": "--destination",
+        "route[0].allow_clients": "--allow", "route[0].record.directory": "--record",
+    }
+    return next((option for path, option in options.items() if where.startswith(path)), where)

@@ -1,0 +1,119 @@
+"""What the settings name on this host: certificates, keys, directories, a user.
+
+`look` reports what would keep the proxy from working as configured.  Certificates and keys are read, and tried with the
+library that will use them, in bridge mode only: OpenSSL is not imported for a pass-through configuration.
+
+What is judged is what this process may do: `check` run by somebody who may not read the key says so, as `run` would.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from proxy.settings_reading import Reading
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
+
+    from proxy.settings import Route, Settings
+
+
+def look(settings: Settings, reading: Reading) -> None:
+    """Report every file, directory and user that is not there, or not what it should be."""
+    user = settings.service.user
+    if user and not reading.spoilt("service.user"):
+        import pwd
+
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            reading.report("service.user", user, "a user of this host")
+    for index, route in enumerate(settings.routes):
+        _look_at_route(route, f"route[{index}]", reading)
+
+
+def _look_at_route(route: Route, where: str, reading: Reading) -> None:
+    directory = route.record.directory
+    if directory:
+        _directory(directory, directory, f"{where}.record.directory", reading)
+    tls = route.tls
+    if tls.mode != "bridge":
+        return
+    if tls.keylog:
+        _directory(os.path.dirname(tls.keylog) or ".", tls.keylog, f"{where}.tls.keylog", reading)
+    if tls.ca_file:
+        _certificates(tls.ca_file, f"{where}.tls.ca_file", reading)
+    if tls.certificate and tls.key:
+        _pair(tls.certificate, tls.key, where, ("certificate", "key"), reading)
+    if tls.client_certificate and tls.client_key:
+        _pair(tls.client_certificate, tls.client_key, where, ("client_certificate", "client_key"), reading)
+
+
+def _directory(path: str, value: str, key: str, reading: Reading) -> None:
+    """A directory that this process may make files in."""
+    if not os.path.isdir(path):
+        reading.report(key, value, "a directory; this is none" if os.path.exists(path) else f"{path} to exist")
+    elif not os.access(path, os.W_OK | os.X_OK):
+        reading.report(key, value, f"a directory that may be written to; {path} may not")
+
+
+def _content(path: str, key: str, reading: Reading) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4 * 1024 * 1024)
+    except OSError as error:
+        reading.report(key, path, f"a file that can be read: {error.strerror}")
+        return None
+
+
+def _certificates(path: str, key: str, reading: Reading) -> list[Certificate]:
+    """The certificates of a PEM file; empty, and reported, when there are none."""
+    from cryptography.x509 import load_pem_x509_certificates
+
+    content = _content(path, key, reading)
+    if content is None:
+        return []
+    try:
+        return load_pem_x509_certificates(content)
+    except ValueError:
+        reading.report(key, path, "a PEM file with a certificate, -----BEGIN CERTIFICATE-----")
+        return []
+
+
+def _private_key(path: str, key: str, reading: Reading) -> PrivateKeyTypes | None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    content = _content(path, key, reading)
+    if content is None:
+        return None
+    try:
+        return load_pem_private_key(content, None)
+    except TypeError:  # there is nobody to ask for the password
+        reading.report(key, path, "a private key that is not encrypted")
+    except (ValueError, UnsupportedAlgorithm):
+        reading.report(key, path, "a PEM file with a private key, -----BEGIN PRIVATE KEY-----")
+    return None
+
+
+def _pair(certificate: str, key: str, where: str, names: tuple[str, str], reading: Reading) -> None:
+    """A certificate and a key that fit each other and that OpenSSL takes."""
+    from OpenSSL import SSL, crypto
+
+    certificate_key, key_key = (f"{where}.tls.{name}" for name in names)
+    found = _certificates(certificate, certificate_key, reading)
+    private = _private_key(key, key_key, reading)
+    if not found or private is None:
+        return
+    if found[0].public_key() != private.public_key():
+        reading.report(key_key, key, f"the private key of the first certificate in {certificate}")
+        return
+    context = SSL.Context(SSL.TLS_METHOD)
+    try:  # a key that is too short for its security level, or of a kind that it can't use
+        context.use_certificate_chain_file(certificate)
+        context.use_privatekey(crypto.PKey.from_cryptography_key(private))  # type: ignore[arg-type]  # it judges the kind itself
+    except (SSL.Error, crypto.Error, TypeError) as error:
+        reason = error.args[0][-1][-1] if error.args and isinstance(error.args[0], list) and error.args[0] else error
+        reading.report(certificate_key, certificate, f"a certificate and a key that OpenSSL takes: {reason}")
