@@ -1,0 +1,171 @@
+"""What is shipped: the same bytes on every build, nothing but what the lock names, and a bill of what is in it.
+
+Building and installing take seconds each, so each is done once a run. Nothing here reaches for the network but the
+installs from the lock, through pip as it is set up; without it they are skipped, and the summary says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import proxy
+from tests.sbom import bill, read_lock
+
+TOP = Path(__file__).parent.parent
+LOCK = TOP / "requirements.lock"
+SHIPPED = [
+    "proxy",
+    "tests",
+    "systemd",
+    "config",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "SECURITY.md",
+]
+EXPORT = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *SHIPPED, "*.lock"]
+
+
+def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command's result; what it said stands in the failure when it went wrong."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what git would ship, so that both builds see the same files."""
+    if not (TOP / ".git").exists():
+        pytest.skip("no git work tree: what would be shipped is not known")
+    copy = tmp_path_factory.mktemp("tree")
+    for name in subprocess.run(EXPORT, cwd=TOP, capture_output=True, check=True).stdout.decode().split("\0"):
+        if name and (TOP / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TOP / name, copy / name)
+    return copy
+
+
+def build(tree: Path, copy: Path, umask: int) -> dict[str, bytes]:
+    """Wheel and sdist, built in a copy of the tree at `copy` made under `umask`: files by name."""
+    environment = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}
+    old = os.umask(umask)
+    try:
+        shutil.copytree(tree, copy, copy_function=shutil.copyfile)
+        (copy / "tests/run").chmod(0o777 & ~umask)
+        run(sys.executable, "-m", "build", "--no-isolation", "--outdir", copy / "out", copy, env=environment)
+    finally:
+        os.umask(old)
+    return {path.name: path.read_bytes() for path in (copy / "out").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return build(tree, tmp_path_factory.mktemp("one") / "tree", 0o022)
+
+
+@pytest.fixture(scope="module")
+def wheel(built: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name = next(name for name in built if name.endswith(".whl"))
+    path = tmp_path_factory.mktemp("wheel") / name
+    path.write_bytes(built[name])
+    return path
+
+
+def test_two_builds_give_the_same_bytes(tree: Path, built: dict[str, bytes], tmp_path: Path) -> None:
+    again = build(tree, tmp_path / "another" / "place", 0o077)
+    assert sorted(built) == sorted(again)
+    assert [name for name in built if built[name] != again[name]] == []
+
+
+def test_the_wheel_holds_the_package_and_no_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "proxy/py.typed" in names
+    assert {name.split("/")[0] for name in names} == {"proxy", f"ehlo_proxy-{proxy.__version__}.dist-info"}
+
+
+def test_the_wheel_holds_the_bill_of_materials_of_the_lock(wheel: Path) -> None:
+    inside = f"ehlo_proxy-{proxy.__version__}.dist-info/sboms/sbom.cdx.json"
+    found = json.loads(zipfile.ZipFile(wheel).read(inside))
+    assert found == bill(LOCK.read_text()), "run tests/lock"
+    assert {part["name"] for part in found["components"]} >= {"twisted", "pyopenssl", "service-identity"}
+
+
+def test_the_sdist_holds_what_a_packager_needs(built: dict[str, bytes]) -> None:
+    name = next(name for name in built if name.endswith(".tar.gz"))
+    with tarfile.open(fileobj=io.BytesIO(built[name])) as sdist:
+        inside = {member.split("/", 1)[1] for member in sdist.getnames() if "/" in member}
+    assert {"pyproject.toml", "requirements.lock", "tests/run", "LICENSE", "config/sbom.cdx.json"} <= inside
+
+
+def test_every_pin_has_hashes_and_is_asked_for() -> None:
+    pins = read_lock(LOCK.read_text())
+    assert [pin.name for pin in pins if not pin.hashes or not pin.via] == []
+    test_pins = {pin.name: pin.version for pin in read_lock((TOP / "requirements-test.lock").read_text())}
+    assert [pin.name for pin in pins if test_pins.get(pin.name) != pin.version] == [], (
+        "the two locks disagree: run tests/lock"
+    )
+
+
+def environment(folder: Path) -> Path:
+    """A new environment with nothing in it; its interpreter."""
+    run(sys.executable, "-m", "venv", folder)
+    return folder / "bin" / "python"
+
+
+def pip_install(python: Path, *arguments: str | Path) -> None:
+    """Skips when the registry cannot be reached; fails when it can and the install does not work."""
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if "NewConnectionError" in done.stderr or "Temporary failure in name resolution" in done.stderr:
+        pytest.skip("no package registry to be reached")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lock_installs_by_hash_without_building_anything(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv")
+    pip_install(python, "--require-hashes", "--only-binary", ":all:", "-r", LOCK)
+    pip_install(python, "--no-deps", "--no-index", wheel)
+    run(python, "-m", "pip", "check")
+    program = python.parent / "ehlo-proxy"
+    assert proxy.__version__ in run(program, "--version", cwd=tmp_path).stdout
+    broken = "250-STARTTLS\r\n250-mail.domain1.com\r\n250 8BITMIME\r\n"
+    done = subprocess.run([str(program), "repair"], input=broken.encode(), capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.split(b"\r\n")[0]) == (1, b"250-mail.domain1.com")
+
+
+def lowest_pins() -> list[str]:
+    """The oldest versions that pyproject.toml admits, as requirements."""
+    wanted = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [one.split(";")[0].replace(">=", "==").strip() for one in wanted]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_the_oldest_and_the_newest_dependencies_pass_the_core_the_edge_and_the_tools(
+    which: str, wheel: Path, tmp_path: Path
+) -> None:
+    python = environment(tmp_path / "venv")
+    tests = ["pytest", "pytest-xdist", "pytest-cov", "hypothesis", "aiosmtplib", "aiosmtpd"]
+    pinned = {pin.name: pin.version for pin in read_lock((TOP / "requirements-test.lock").read_text())}
+    tools = [f"{name}=={pinned[name]}" for name in tests]
+    if which == "oldest":
+        pip_install(python, "--only-binary", ":all:", *lowest_pins(), *tools)
+    else:
+        pip_install(
+            python, "--only-binary", ":all:", "--upgrade", *[one.split("==")[0] for one in lowest_pins()], *tools
+        )
+    run(python, "-m", "pip", "freeze")
+    run(python, "-m", "pytest", "-q", "-n", "2", "-m", "not alone", "tests/smtp", "tests/net", "tests/tools", cwd=TOP)
