@@ -1,0 +1,270 @@
+"""Is this the server that was meant?  Certificate and policy in, a verdict in words out.
+
+`judge` renders it after the handshake and before a byte is sent inside TLS; `note_chain` is the callback with
+which OpenSSL tells, during the handshake, what it finds wrong with the chain.  It fails closed: an exception
+anywhere is a refusal, and so is a chain of which OpenSSL has said nothing.
+
+`verify = "hostname"`: the chain leads to the trust store and has not expired (RFC 5280 section 6, by
+OpenSSL), and a dNSName or iPAddress of the subjectAltName is the name that was meant (RFC 9525 section 6, by
+service-identity; a wildcard stands for one whole leftmost label).  The common name is not looked at, so a
+certificate without a subjectAltName is refused. A SAN entry that is malformed or of another kind matches
+nothing and does no harm to the others. `"pin"`: the SHA-256 of the SubjectPublicKeyInfo, of the server's own
+certificate, is one of `pins` (as in RFC 7858 and RFC 7469); chain, name and expiry are not looked at.
+`"none"`: everyone is let in.
+
+Reasons name what a certificate says of itself, cut and in printable ASCII: a peer forges no line with them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import CertificateError
+from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern
+
+if TYPE_CHECKING:
+    from proxy.settings import Tls
+
+MAX_CHAIN_NOTES = 16  # a chain is a few certificates long; OpenSSL itself stops at 100
+MAX_NAMES_TOLD = 3
+MAX_NAME_LENGTH = 64  # a name in a reason
+
+_CODES = SSL.X509VerificationCodes
+_NO_ISSUER = "unable to get issuer: chain incomplete or unknown CA"
+_CHAIN_REASONS = {
+    _CODES.ERR_UNABLE_TO_GET_ISSUER_CERT: _NO_ISSUER,
+    _CODES.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: _NO_ISSUER,
+    _CODES.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: _NO_ISSUER,
+    _CODES.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: "self-signed certificate",
+    _CODES.ERR_SELF_SIGNED_CERT_IN_CHAIN: "unknown CA: the chain ends in {subject}",
+    _CODES.ERR_CERT_SIGNATURE_FAILURE: "wrong signature on the certificate of {subject}",
+    _CODES.ERR_CERT_NOT_YET_VALID: "{whose} is not valid before {not_before}",
+    _CODES.ERR_CERT_HAS_EXPIRED: "{whose} expired on {not_after}",
+    _CODES.ERR_CERT_REVOKED: "{whose} is revoked",
+    _CODES.ERR_INVALID_CA: "{subject} is not a CA",
+    _CODES.ERR_INVALID_PURPOSE: "{whose} is not for TLS servers",
+    _CODES.ERR_CERT_CHAIN_TOO_LONG: "the chain is too long",
+    _CODES.ERR_PERMITTED_VIOLATION: "the CA's name constraints exclude the certificate",
+    _CODES.ERR_EXCLUDED_VIOLATION: "the CA's name constraints exclude the certificate",
+    66: "the certificate's key is too weak",  # X509_V_ERR_EE_KEY_TOO_SMALL, which pyOpenSSL does not name
+    67: "the key of the CA {subject} is too weak",  # X509_V_ERR_CA_KEY_TOO_SMALL
+    68: "the signature algorithm of {subject} is too weak",  # X509_V_ERR_CA_MD_TOO_WEAK
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the server may be talked to inside TLS, and why (not), in a few printable words.
+
+    `not_after` is the end of the server's certificate, Unix time; None when there is none or it can't be
+    read.
+    """
+
+    accepted: bool
+    reason: str
+    not_after: float | None
+
+
+class ChainNotes:
+    """What OpenSSL found in one chain; the app data of a connection towards a server."""
+
+    __slots__ = ("failed", "leaf_seen", "reasons")
+
+    def __init__(self) -> None:
+        self.leaf_seen = False  # OpenSSL came to the server's own certificate, so the chain was looked at
+        self.failed = False  # our own code failed
+        self.reasons: list[str] = []
+
+    def add(self, reason: str) -> None:
+        if reason not in self.reasons and len(self.reasons) < MAX_CHAIN_NOTES:
+            self.reasons.append(reason)
+
+
+def note_chain(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
+    """OpenSSL's verify callback: note what is wrong and go on; False, ending the handshake, if we fail."""
+    notes = None
+    try:
+        notes = connection.get_app_data()
+        if not isinstance(notes, ChainNotes):
+            return False
+        if depth == 0:
+            notes.leaf_seen = True
+        if not ok:
+            notes.add(_chain_reason(certificate.to_cryptography(), code, depth))
+        return True
+    except Exception:
+        if isinstance(notes, ChainNotes):
+            notes.failed = True
+        return False
+
+
+def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdict:
+    """The verdict on the server at the other end of a finished handshake.  Never raises.
+
+    `destination_name`, a host name or an address (in brackets or not), is what was meant, unless
+    `tls.verify_name` says so.
+    """
+    not_after = None
+    try:
+        if tls.verify == "none":
+            with contextlib.suppress(Exception):  # the policy does not ask for a certificate that can be read
+                certificate = connection.get_peer_certificate(as_cryptography=True)
+                not_after = None if certificate is None else certificate.not_valid_after_utc.timestamp()
+            return Verdict(True, "not verified", not_after)
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            return Verdict(False, "no certificate", None)
+        not_after = certificate.not_valid_after_utc.timestamp()
+        if tls.verify == "pin":
+            pin = spki_sha256(certificate)
+            if pin in {_pin_value(wanted) for wanted in tls.pins}:
+                return Verdict(True, "the key is pinned", not_after)
+            return Verdict(False, f"the certificate's key is not pinned: it is sha256:{pin}", not_after)
+        if tls.verify != "hostname":
+            return Verdict(False, "unknown policy", not_after)
+        wanted = tls.verify_name or destination_name
+        notes = connection.get_app_data()
+        if not isinstance(notes, ChainNotes) or notes.failed or not (notes.leaf_seen or notes.reasons):
+            return Verdict(False, "the chain was not verified", not_after)
+        reasons = list(notes.reasons)
+        if problem := name_problem(certificate, wanted):
+            reasons.append(problem)
+        if reasons:
+            return Verdict(False, "; ".join(reasons), not_after)
+        return Verdict(True, f"verified for {printable(wanted)}", not_after)
+    except Exception as error:
+        # Whatever it is, it is about a certificate that a stranger made.
+        return Verdict(False, f"the certificate can't be checked ({type(error).__name__})", not_after)
+
+
+def name_problem(certificate: x509.Certificate, wanted: str) -> str:
+    """Why the certificate does not stand for `wanted`, or "".  ValueError: one that can't be read."""
+    address = literal_address(wanted)
+    name: DNS_ID | IPAddress_ID
+    if address is not None:
+        name = IPAddress_ID(address)
+    else:
+        try:
+            name = DNS_ID(wanted.strip().rstrip("."))
+        except (ValueError, TypeError, ImportError):  # idna's errors are ValueErrors
+            return f"'{printable(wanted)}' is no host name that a certificate could be for"
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return "certificate has no subjectAltName"
+    patterns: list[DNSPattern | IPAddressPattern] = []
+    for text in extension.value.get_values_for_type(x509.DNSName):
+        try:
+            patterns.append(DNSPattern.from_bytes(text.encode()))
+        except CertificateError:
+            pass  # "*.com", "192.0.2.1" as a dNSName, "*.*.example": it stands for nothing
+    for value in extension.value.get_values_for_type(x509.IPAddress):
+        if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):  # networks are for name constraints
+            patterns.append(IPAddressPattern(value))
+    if any(name.verify(pattern) for pattern in patterns):
+        return ""
+    names = certificate_names(certificate)
+    if not names:
+        return "certificate is for no host: its subjectAltName has neither a DNS name nor an address"
+    told = " and ".join(printable(each) for each in names[:MAX_NAMES_TOLD])
+    if len(names) > MAX_NAMES_TOLD:
+        told += f" and {len(names) - MAX_NAMES_TOLD} more"
+    return f"certificate is for {told}, not {printable(wanted)}"
+
+
+def literal_address(name: str) -> str | None:
+    """The address in `name`, with or without brackets and `IPv6:` (RFC 5321 4.1.3); None if it isn't one."""
+    text = name.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+        if text[:5].lower() == "ipv6:":
+            text = text[5:]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The host names and addresses of the subjectAltName, as they stand there: a peer's text."""
+    try:
+        value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = (str(address) for address in value.get_values_for_type(x509.IPAddress))
+    return (*value.get_values_for_type(x509.DNSName), *addresses)
+
+
+def spki_sha256(certificate: x509.Certificate) -> str:
+    """Base64 of the SHA-256 of the SubjectPublicKeyInfo, byte for byte as it stands in the certificate.
+
+    The same as `openssl x509 -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary
+    | base64`, but also for keys that neither program can read.  Raises ValueError for a certificate that is
+    no DER.
+    """
+    # TBSCertificate ::= SEQUENCE { version [0], serialNumber, signature, issuer, validity, subject,
+    #     subjectPublicKeyInfo, ... }; version is left out in X.509 version 1
+    der = certificate.tbs_certificate_bytes
+    start, end = _element(der, 0)[1:]
+    elements: list[tuple[int, bytes]] = []
+    while start < end and len(elements) < 7:
+        tag, _, after = _element(der, start)
+        elements.append((tag, der[start:after]))
+        start = after
+    index = 6 if elements and elements[0][0] == 0xA0 else 5
+    if len(elements) <= index:
+        raise ValueError("no SubjectPublicKeyInfo")
+    return base64.b64encode(hashlib.sha256(elements[index][1]).digest()).decode()
+
+
+def printable(text: str, limit: int = MAX_NAME_LENGTH) -> str:
+    """`text` cut at `limit` characters, everything but printable ASCII as `?`."""
+    cut = text if len(text) <= limit else text[: limit - 3] + "..."
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in cut)
+
+
+def _chain_reason(certificate: x509.Certificate, code: int, depth: int) -> str:
+    subject = _subject(certificate.subject)
+    return _CHAIN_REASONS.get(code, "certificate not accepted (OpenSSL's verify error {code})").format(
+        code=code,
+        subject=subject,
+        whose="certificate" if depth == 0 else f"the CA certificate of {subject}",
+        not_before=certificate.not_valid_before_utc.date().isoformat(),
+        not_after=certificate.not_valid_after_utc.date().isoformat(),
+    )
+
+
+def _subject(name: Iterable[x509.NameAttribute[str | bytes]]) -> str:
+    """The common name, else whatever comes last, the most specific."""
+    text = ""
+    for attribute in name:
+        if isinstance(attribute.value, str):
+            text = attribute.value
+            if attribute.oid == x509.NameOID.COMMON_NAME:
+                break
+    return f"'{printable(text)}'"
+
+
+def _pin_value(pin: str) -> str:
+    return pin.removeprefix("sha256:").strip()
+
+
+def _element(der: bytes, start: int) -> tuple[int, int, int]:
+    """Tag, begin and end of the contents of the DER element at `start`."""
+    if start + 2 > len(der):
+        raise ValueError("DER ends early")
+    length, begin = der[start + 1], start + 2
+    if length >= 0x80:
+        octets = length & 0x7F
+        length, begin = int.from_bytes(der[begin : begin + octets], "big"), begin + octets
+    if begin + length > len(der):
+        raise ValueError("DER ends early")
+    return der[start], begin, begin + length
