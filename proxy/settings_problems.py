@@ -95,7 +95,7 @@ class Fault:
 
 
 class Unfit(Exception):
-    """Raised by the readers of `settings_values`: a value that can't be taken, with every fault in it."""
+    """Raised by the readers of `settings_plain`: a value that can't be taken, with every fault in it."""
 
     def __init__(self, *faults: Fault) -> None:
         super().__init__(faults)

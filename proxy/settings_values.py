@@ -1,47 +1,28 @@
-"""One value of the configuration file: from TOML's types to ours, or an `Unfit` that says what was expected.
+"""The values that are not plain: addresses, names and ports; where to listen, where to go, who may come.
 
-A reader is a function of one argument, the value as tomllib gives it (so `bool`, `int`, `float`, `str`, `list`, `dict`,
-or a date), and returns what the program works with.  Readers look at nothing but the value: no file, no address of this
-host, no other key.  Those judgements are `settings_rules` and `settings_files`.
-
-Domains are RFC 5321's (4.1.2 `Domain`), with underscores allowed in names that are only looked up; address literals are
-4.1.3's without the general form; EHLO keywords are 4.1.1.1's.
+What is written as `HOST:PORT` is read once, by `host_and_port`, with IPv6 addresses in brackets.  Addresses come out in
+their canonical text, IPv4-mapped ones as the IPv4 addresses that they are, so that equal ones compare equal.  Names are
+kept as written, without the dot at the end; nothing is looked up here.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
+from proxy.settings_plain import text
 from proxy.settings_problems import Fault, Unfit, nearest, unfit
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-T = TypeVar("T")
-Reader = Callable[[object], T]
 
 SMTP_PORT: Final = 25
-MAX_SECONDS: Final = 365 * 86400.0  # nothing here waits for a year; a larger number is a mistake
-UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)\Z")
-# sub-domain = Let-dig [Ldh-str]; Domain = sub-domain *("." sub-domain)
-LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-DOMAIN: Final = re.compile(rf"{LABEL}(?:\.{LABEL})*\Z")
-# A host that is only looked up: underscores occur in the field.
-HOST: Final = re.compile(r"(?=[^.]{1,63}(?:\.|\Z))[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
-                         r"(?:\.(?=[^.]{1,63}(?:\.|\Z))[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\Z")
-MAX_DOMAIN: Final = 255  # RFC 5321 4.5.3.1.2
-# ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"); `_` and `=`: real servers send PIPE_CONNECT and AUTH=LOGIN
-KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z")
-FIELD_KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*\Z")
-# ehlo-line = ehlo-keyword *( SP ehlo-param ); ehlo-param = 1*(%d33-126)
-EHLO_LINE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z")
-MAX_EHLO_LINE: Final = 512 - len("250-\r\n")  # RFC 5321 4.5.3.1.5, the code and the line end counted
+# A host that is only looked up: RFC 1123 2.1, and underscores, which occur in the field.
+HOST_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST: Final = re.compile(rf"{HOST_LABEL}(?:\.{HOST_LABEL})*\Z")
+MAX_HOST: Final = 253  # RFC 1035 3.1: 255 octets in the message, length octets counted
 SYSTEMD_NAME: Final = re.compile(r"[!-9;-~]{1,255}\Z")  # FileDescriptorName=: printable ASCII without a colon
 
 
@@ -64,6 +45,11 @@ class Listen:
     port: int = 0
     systemd: str = ""
 
+    @property
+    def any_port(self) -> bool:
+        """Is the port left to the kernel? Two such listeners never get in each other's way."""
+        return not self.systemd and self.port == 0
+
     def __str__(self) -> str:
         return f"systemd:{self.systemd}" if self.systemd else str(Endpoint(self.host, self.port))
 
@@ -82,124 +68,6 @@ class Destination:
         if self.kind == "mx":
             return f"mx:{self.host}" if self.port == SMTP_PORT else f"mx:{self.host}:{self.port}"
         return str(Endpoint(self.host, self.port))
-
-
-def boolean(value: object) -> bool:
-    """`true` or `false`."""
-    if not isinstance(value, bool):
-        near = str(value).lower() if str(value).lower() in ("true", "false") else None
-        raise unfit(value, "true or false, without quotes", near)
-    return value
-
-
-def whole(low: int, high: int = 2**53) -> Reader[int]:
-    """A reader of whole numbers from `low` to `high`."""
-    span = f"a whole number of at least {low}" if high == 2**53 else f"a whole number from {low} to {high}"
-
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            digits = isinstance(value, str) and re.match(r"[0-9]{1,15}\Z", value) and low <= int(value) <= high
-            raise unfit(value, span, str(value) if digits else None)
-        return value
-
-    return read
-
-
-port = whole(1, 65535)
-
-
-def workers(value: object) -> int:
-    """A number of processes, at least 1; 0 stands for "auto", one a core."""
-    if value == "auto":
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
-        raise unfit(value, 'a whole number from 1 to 1024, or "auto"', "auto" if isinstance(value, str) else None)
-    return value
-
-
-def duration(value: object) -> float:
-    """Seconds, zero included, from a number or a string such as "250ms", "15s", "5m", "1h", "1d"."""
-    expected = 'seconds, or a string such as "250ms", "15s", "5m", "1h", "1d"'
-    seconds = -1.0
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if 0 <= value <= MAX_SECONDS:  # false for nan
-            seconds = float(value)
-        else:
-            expected += f", from 0 to {MAX_SECONDS:.0f} seconds"
-    elif isinstance(value, str) and (match := DURATION.match(value)):
-        seconds = float(match[1]) * UNITS[match[2]]
-        if seconds > MAX_SECONDS:
-            seconds, expected = -1.0, f"at most a year; {expected}"
-    if seconds < 0:
-        raise unfit(value, expected)
-    return seconds
-
-
-def span(value: object) -> float:
-    """A duration that is more than nothing: a time-out of zero would end every session."""
-    seconds = duration(value)
-    if seconds <= 0:
-        raise unfit(value, 'more than 0 seconds, such as "5m"')
-    return seconds
-
-
-def text(value: object) -> str:
-    """A string without control characters."""
-    if not isinstance(value, str):
-        raise unfit(value, "a string in quotes")
-    if not value.isprintable():
-        raise unfit(value, "a string without control characters")
-    return value
-
-
-def name(value: object) -> str:
-    """What a route is called in logs and metrics: letters, digits, `.`, `_` and `-`, at most 64."""
-    written = text(value)
-    if not re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", written):
-        raise unfit(value, "a name of 1 to 64 letters, digits, dots, hyphens and underscores",
-                    re.sub(r"[^A-Za-z0-9._-]+", "-", written).strip("-._")[:64] or None)
-    return written
-
-
-def choice(*words: str) -> Reader[str]:
-    """A reader of one word out of `words`, exactly as written here."""
-    listed = " or ".join(f'"{word}"' for word in words) if len(words) < 3 else (
-        ", ".join(f'"{word}"' for word in words[:-1]) + f' or "{words[-1]}"'
-    )
-
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise unfit(value, listed, nearest(str(value)[:40], words) if isinstance(value, (str, float)) else None)
-        return value
-
-    return read
-
-
-def listed(read: Reader[T], what: str, lone: bool = False) -> Reader[tuple[T, ...]]:
-    """A reader of a list of what `read` reads, each once. With `lone`, a single string counts as a list of one."""
-
-    def read_list(value: object) -> tuple[T, ...]:
-        if lone and isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list):
-            raise unfit(value, f"a list of {what}, in square brackets")
-        found: dict[T, int] = {}
-        faults: list[Fault] = []
-        for index, item in enumerate(value):
-            try:
-                one = read(item)
-            except Unfit as problem:
-                faults += [Fault(f"[{index}]{f.where}", f.value, f.expected, f.nearest) for f in problem.faults]
-                continue
-            first = found.setdefault(one, index)
-            # Two listeners with "any free port" are two listeners.
-            if first != index and not (isinstance(one, Listen) and one.port == 0 and not one.systemd):
-                faults.append(Fault(f"[{index}]", item, f"each only once; it is also in place [{first}]"))
-        if faults:
-            raise Unfit(*faults)
-        return tuple(read(item) for item in value)
-
-    return read_list
 
 
 def network(value: object) -> Network:
@@ -262,7 +130,7 @@ def host_and_port(value: str, default_port: int | None, low: int) -> tuple[str, 
 def host_name(value: str, whole_value: object) -> str:
     """A name to look up, without the dot at its end. Raises `Unfit` about `whole_value`."""
     name = value[:-1] if value.endswith(".") else value
-    if HOST.match(name) and len(name) <= MAX_DOMAIN - 2 and not name.rpartition(".")[2].isdigit():
+    if HOST.match(name) and len(name) <= MAX_HOST and not name.rpartition(".")[2].isdigit():
         return name
     near = None
     if not name.isascii():
@@ -330,67 +198,9 @@ def source(value: object) -> str:
     return found
 
 
-def domain(value: object) -> str:
-    """"", a domain, or an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`, at most 255 octets."""
-    written = text(value)
-    if written == "" or (DOMAIN.match(written) and len(written) <= MAX_DOMAIN and address(written) is None):
-        return written
-    if written.startswith("[") and written.endswith("]"):
-        inside = written[1:-1]
-        if inside.lower().startswith("ipv6:"):
-            if ":" in inside[5:] and address(inside[5:]) is not None and "%" not in inside:
-                return written
-        elif ":" not in inside and address(inside) is not None:
-            return written
-    bare = address(written.strip("[]"))
-    near = None if bare is None else f"[IPv6:{bare}]" if ":" in bare else f"[{bare}]"
-    raise unfit(value, 'a domain such as "mail.domain1.com", or an address literal such as "[192.0.2.10]"', near)
-
-
 def server_name(value: object) -> str:
     """"", or what a certificate has to name: a host name or an address."""
     written = text(value)
     if written == "":
         return written
     return address(written.strip("[]")) or host_name(written, value)
-
-
-def keyword(value: object) -> str:
-    """One EHLO keyword, in capitals."""
-    word = text(value)
-    if re.match(r"250[- ]", word):
-        raise unfit(value, "the keyword without the reply code", word[4:])
-    if not FIELD_KEYWORD.match(word) or len(word) > MAX_EHLO_LINE:
-        raise unfit(value, 'one EHLO keyword, such as "CHUNKING"', word.split()[0] if word.split() else None)
-    return word.upper()
-
-
-def ehlo_line(value: object) -> str:
-    """An EHLO keyword, turned into capitals, with its parameters as they are."""
-    line = text(value)
-    if re.match(r"250[- ]", line):
-        raise unfit(value, "the line without the reply code", line[4:])
-    if not EHLO_LINE.match(line):
-        raise unfit(value, 'an EHLO keyword and its parameters, such as "STARTTLS" or "SIZE 10240000"')
-    if len(line) > MAX_EHLO_LINE:
-        raise unfit(value, f"at most {MAX_EHLO_LINE} octets (RFC 5321 4.5.3.1.5)")
-    word, space, parameters = line.partition(" ")
-    if word.upper() == "STARTTLS" and space:
-        raise unfit(value, "no parameter (RFC 3207 4)", "STARTTLS")
-    return word.upper() + space + parameters
-
-
-def pin(value: object) -> str:
-    """`sha256:` and the base64 of the 32 bytes of a hash of a SubjectPublicKeyInfo."""
-    written = text(value)
-    near = None
-    if written.startswith("sha256//"):  # as curl writes it
-        near = "sha256:" + written[8:]
-    scheme, _, encoded = written.partition(":")
-    try:
-        digest = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        digest = b""
-    if scheme != "sha256" or len(digest) != 32 or base64.b64encode(digest).decode() != encoded:
-        raise unfit(value, '"sha256:" and the base64 of the SHA-256 of the public key (44 characters)', near)
-    return written
