@@ -1,0 +1,350 @@
+"""What is said of a session, how loudly, and what is counted."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.daemon.logs import EventLog
+from proxy.daemon.reports import Reports, session_prefix
+from proxy.net.observer import Story
+from tests.daemon.daemons import BROKEN, MENDED, Daemon, ended, reply_of
+
+if TYPE_CHECKING:
+    from proxy.net.observer import Observer
+
+    _is_one: type[Observer] = Reports
+
+
+def test_at_level_info_a_good_session_is_one_line() -> None:
+    daemon = Daemon()
+    story = daemon.story(name="mx.domain1.com")
+    reports = daemon.reports
+    reports.session_started(story)
+    reports.destination_connected(story, 0.01)
+    reports.ehlo_replied(story, reply_of(MENDED), 0.02, "clear")
+    reports.starttls_answered(story, "accepted")
+    reports.tls_started(story, "passthrough", "TLSv1.3", "mx.domain1.com", "", "", 0)
+    story.ehlo = "good"
+    story.tls = "passthrough"
+    story.tls_version = "TLSv1.3"
+    story.sni = "mx.domain1.com"
+    story.bytes_from_client = 1000
+    story.bytes_from_server = 400
+    reports.session_ended(ended(story), 1.25)
+    assert daemon.events() == [
+        {
+            "level": "info",
+            "event": "session-end",
+            "session": "t-1",
+            "route": "domain1",
+            "client": "192.0.2.3",
+            "destination": "mx.domain1.com[192.0.2.10]:25",
+            "outcome": "completed",
+            "by": "client",
+            "ehlo": "good",
+            "repaired": [],
+            "tls": "passthrough",
+            "tls_version": "TLSv1.3",
+            "sni": "mx.domain1.com",
+            "seconds": 1.25,
+            "bytes_from_client": 1000,
+            "bytes_from_server": 400,
+        }
+    ]
+
+
+def test_a_repaired_session_is_two_lines_with_the_reply_before_and_after() -> None:
+    daemon = Daemon(format="text")
+    story = daemon.story()
+    daemon.reports.session_started(story)
+    daemon.reports.ehlo_replied(story, reply_of(BROKEN, MENDED, ("greeting-not-first", True)), 0.02, "clear")
+    story.ehlo = "repaired"
+    story.repaired = ("greeting-not-first",)
+    daemon.reports.session_ended(ended(story), 2.0)
+    assert daemon.texts() == [
+        "ehlo-findings session=t-1 route=domain1 client=192.0.2.3 destination=192.0.2.10:25 "
+        "findings=greeting-not-first repaired=greeting-not-first phase=clear "
+        'before="250-STARTTLS\\n250-mail.domain1.com\\n250 HELP" '
+        'after="250-mail.domain1.com\\n250-STARTTLS\\n250 HELP"\n',
+        "session-end session=t-1 route=domain1 client=192.0.2.3 destination=192.0.2.10:25 outcome=completed "
+        'by=client ehlo=repaired repaired=greeting-not-first tls=none tls_version="" sni="" seconds=2.000 '
+        "bytes_from_client=0 bytes_from_server=0\n",
+    ]
+
+
+def test_at_level_debug_everything_is_told() -> None:
+    daemon = Daemon("debug")
+    story = daemon.story()
+    reports = daemon.reports
+    reports.session_started(story)
+    reports.destination_connected(story, 0.01)
+    reports.starttls_answered(story, "accepted")
+    reports.tls_started(story, "server", "TLSv1.3", "mx", "AES", "true", 1800000000.0)
+    reports.session_ended(ended(story), 1.0)
+    events = daemon.events()
+    names = ["session-start", "destination-connected", "starttls", "tls", "session-end"]
+    assert [event["event"] for event in events] == names
+    assert {event["session"] for event in events} == {"t-1"}
+    assert events[1]["seconds"] == 0.01
+    assert events[2]["result"] == "accepted"
+    tls = {key: events[3][key] for key in ("version", "sni", "cipher", "verified")}
+    assert tls == {"version": "TLSv1.3", "sni": "mx", "cipher": "AES", "verified": "true"}
+
+
+@pytest.mark.parametrize("event", ["starttls-pipelined", "starttls-response-injection"])
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_an_injection_is_a_warning(event: str, level: str) -> None:
+    daemon = Daemon(level)
+    daemon.reports.injected(daemon.story(), event, "12 bytes behind STARTTLS")
+    (told,) = daemon.events()
+    assert (told["event"], told["level"], told["session"]) == (event, "warning", "t-1")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"destination": "", "outcome": "unreachable", "by": "proxy"},
+        {"destination": "[2001:db8::1]:25", "destination_name": "mx.example", "repaired": ("a", "b", "a")},
+        {"sni": "mx.example", "tls": "passthrough", "tls_version": "TLSv1.2", "bytes_from_client": 10**12},
+        {"repaired": ("greeting-not-first",), "client": "2001:db8::7"},
+    ],
+)
+def test_the_fast_line_is_the_line_that_the_log_would_make(format: str, changes: dict[str, object]) -> None:
+    daemon = Daemon(format=format)
+    story = ended(daemon.story())
+    for key, value in changes.items():
+        setattr(story, key, value)
+    daemon.reports.session_ended(story, 1.0625)
+    fast = daemon.lines.pop()
+    daemon.reports.log.emit("info", "session-end", daemon.reports._end_fields(story, 1.0625))
+    assert fast == daemon.lines.pop()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sni", 'x" outcome=forged'),
+        ("sni", "two words"),
+        ("sni", "\x1b[31m\n"),
+        ("sni", "\xff" * 300),
+        ("sni", "s" * 300),
+        ("reason", "server said 554 go\naway"),
+        ("client", "fe80::1%eth0"),
+        ("route", "a route"),
+        ("by", ""),
+    ],
+)
+def test_unusual_values_are_quoted_cut_and_on_one_line(key: str, value: str) -> None:
+    for format in ("text", "json"):
+        daemon = Daemon(format=format)
+        story = ended(daemon.story())
+        setattr(story, key, value)
+        daemon.reports.session_ended(story, 1.0)
+        (line,) = daemon.lines
+        assert re.fullmatch(rb"[ -~]+\n", line)
+        assert len(line) < 1500
+        if format == "json":
+            event = json.loads(line)
+            assert event["outcome"] == "completed"
+            assert ("cut" in event) == (len(value) > 200)
+        else:
+            bare = re.sub(rb'"(?:[^"\\]|\\.)*"', b"Q", line)
+            assert bare.count(b"outcome=") == 1
+            assert b"forged" not in bare
+
+
+def test_before_and_after_come_the_first_time_and_when_they_change() -> None:
+    daemon = Daemon()
+    told = []
+    for before in (BROKEN, BROKEN, (*BROKEN[:2], "250-SIZE", BROKEN[2]), BROKEN):
+        daemon.reports.ehlo_replied(
+            daemon.story(), reply_of(before, MENDED, ("greeting-not-first", True)), 0.0, "clear"
+        )
+        (event,) = daemon.events()
+        assert event["findings"] == ["greeting-not-first"]
+        assert event["repaired"] == ["greeting-not-first"]
+        told.append(("before" in event, "after" in event))
+    assert told == [(True, True), (False, False), (True, True), (True, True)]
+
+
+def test_each_destination_route_and_phase_has_its_own_first_time() -> None:
+    daemon = Daemon()
+    result = reply_of(BROKEN, MENDED, ("greeting-not-first", True))
+    for story, phase in (
+        (daemon.story(), "clear"),
+        (daemon.story(), "tls"),
+        (daemon.story(destination="192.0.2.11:25"), "clear"),
+        (daemon.story(name="mx.example"), "clear"),
+    ):
+        daemon.reports.ehlo_replied(story, result, 0.0, phase)
+        (event,) = daemon.events()
+        assert event["phase"] == phase
+        assert "before" in event
+
+
+def test_the_clients_name_in_the_greeting_is_no_change() -> None:
+    daemon = Daemon()
+    for client in ("esa.com", "other.example"):
+        greeting = f"mx.example Hello {client} [192.0.2.3]"
+        result = reply_of(
+            ("250-STARTTLS", f"250 {greeting}"), (f"250-{greeting}", "250 STARTTLS"), ("greeting-not-first", True)
+        )
+        daemon.reports.ehlo_replied(daemon.story(), result, 0.0, "clear")
+    first, second = daemon.events()
+    assert "before" in first
+    assert "before" not in second
+
+
+def test_a_reply_too_big_to_be_cached_is_still_recognised() -> None:
+    daemon = Daemon()
+    for _ in range(2):
+        result = reply_of(BROKEN, MENDED, ("reply-too-long", False), size=60000)
+        daemon.reports.ehlo_replied(daemon.story(), result, 0.0, "clear")
+    first, second = daemon.events()
+    assert "before" in first
+    assert "before" not in second
+
+
+def test_a_huge_reply_makes_an_event_of_at_most_8_kib_that_says_it_is_cut() -> None:
+    daemon = Daemon()
+    lines = tuple(f"250-X{number} " + "\xe9" * 500 for number in range(100))
+    daemon.reports.ehlo_replied(daemon.story(), reply_of(lines, lines, ("non-ascii", False)), 0.0, "clear")
+    assert len(daemon.lines[0]) <= 8192
+    (event,) = daemon.events()
+    assert event["cut"] == ["before", "after"]
+    assert event["findings"] == ["non-ascii"]
+    assert event["repaired"] == []
+
+
+def test_findings_are_counted_once_a_reply() -> None:
+    daemon = Daemon()
+    result = reply_of(BROKEN, MENDED, ("keyword-case", False), ("keyword-case", True), ("keyword-invalid", False))
+    for _ in range(3):
+        daemon.reports.ehlo_replied(daemon.story(), result, 0.0, "clear")
+    assert daemon.metrics.route("domain1").findings == {("keyword-case", True): 3, ("keyword-invalid", False): 3}
+    assert daemon.events()[0]["findings"] == ["keyword-case", "keyword-invalid"]
+
+
+def test_sessions_are_open_until_they_end() -> None:
+    daemon = Daemon()
+    stories = [daemon.story() for _ in range(3)]
+    for story in stories:
+        daemon.reports.session_started(story)
+    assert daemon.metrics.route("domain1").open == daemon.reports.sessions_open == 3
+    for story in stories:
+        daemon.reports.session_ended(ended(story, "timeout", "proxy"), 1.0)
+    assert daemon.metrics.route("domain1").open == daemon.reports.sessions_open == 0
+    assert daemon.metrics.route("domain1").outcomes == {"timeout": 3}
+
+
+def test_a_destination_that_goes_down_is_told_then_once_a_minute() -> None:
+    daemon = Daemon()
+    told = []
+    for _ in range(180):
+        daemon.reports.destination_failed("domain1", "192.0.2.10:25", "", "refused", daemon.story())
+        daemon.time += 1.0
+        told += daemon.events()
+    assert [event["level"] for event in told] == ["warning"] * 3
+    assert [event.get("failures") for event in told] == [None, 60, 60]
+    assert {event["destination"] for event in told} == {"192.0.2.10:25"}
+    daemon.reports.destination_connected(daemon.story(), 0.0)
+    daemon.reports.destination_failed("domain1", "192.0.2.10:25", "", "refused", None)
+    (event,) = daemon.events()
+    assert event["route"] == "domain1"
+    assert "session" not in event
+
+
+def test_refusals_are_session_ends_up_to_twenty_a_minute_then_counted() -> None:
+    daemon = Daemon()
+    for number in range(100):
+        story = daemon.story("203.0.113.9", destination="")
+        story.reason = "not in allow_clients"
+        daemon.time += 0.1
+        daemon.reports.refused(story)
+        assert number < 20 or len(daemon.lines) == 20
+    other = daemon.story("203.0.113.10", destination="")
+    daemon.reports.refused(other)
+    events = daemon.events()
+    assert len(events) == 21
+    assert {(event["event"], event["outcome"], event["by"]) for event in events} == {
+        ("session-end", "refused", "proxy")
+    }
+    assert events[0]["reason"] == "not in allow_clients"
+    daemon.reports.tick()
+    assert not daemon.lines
+    daemon.time += 60
+    daemon.reports.tick()
+    (line,) = daemon.events()
+    assert line == {"level": "info", "event": "refused", "client": "203.0.113.9", "count": 80}
+    assert daemon.metrics.route("domain1").outcomes == {"refused": 101}
+    daemon.reports.refused(daemon.story("203.0.113.9", destination=""))
+    assert daemon.events()[0]["event"] == "session-end", "a new minute"
+
+
+def test_untold_refusals_are_told_at_the_end() -> None:
+    daemon = Daemon()
+    for _ in range(25):
+        daemon.reports.refused(daemon.story("203.0.113.9"))
+    daemon.events()
+    daemon.reports.flush()
+    assert daemon.events() == [{"level": "info", "event": "refused", "client": "203.0.113.9", "count": 5}]
+    daemon.reports.flush()
+    assert not daemon.lines
+
+
+def test_a_certificate_that_expires_within_fourteen_days_is_told_once_a_day() -> None:
+    daemon = Daemon()
+    day = 24 * 3600
+    not_after = daemon.time + 15 * day
+    told = []
+    for _ in range(17 * 4):
+        daemon.reports.certificate_seen("domain1", "server", "mx.example", not_after)
+        told += daemon.events()
+        daemon.time += day / 4
+    assert [event["event"] for event in told].count("certificate-expires") == 14
+    assert told[0]["days"] == 14
+    assert told[0]["level"] == "warning"
+    assert told[-1]["event"] == "certificate-expired"
+
+
+def test_a_notice_has_the_sessions_fields_and_its_own() -> None:
+    daemon = Daemon("debug")
+    daemon.reports.noticed(daemon.story(), "xclient-offered", "warning", {"remedy": "r" * 400, "banner": b"b" * 400})
+    daemon.reports.noticed(None, "resolver", "debug", {"name": "mx"})
+    first, second = daemon.events()
+    assert first["session"] == "t-1"
+    assert first["remedy"] == "r" * 400
+    assert first["banner"] == "b" * 200
+    assert first["cut"] == ["banner"]
+    assert second == {"level": "debug", "event": "resolver", "name": "mx"}
+
+
+def test_session_ids_of_processes_and_sessions_differ() -> None:
+    ids = {session_prefix(started, pid) for started in (1700000000.0, 1700000001.0) for pid in (1, 35, 36, 4194303)}
+    assert len(ids) == 8
+    assert all(re.fullmatch(r"[0-9a-z]{7,12}-", prefix) for prefix in ids)
+    reports = Reports(EventLog(print))
+    one, other = (reports.session_id(Story(number, "r", "c", 1, 0.0)) for number in (1, 2))
+    assert one != other
+
+
+def test_the_end_of_a_session_costs_less_than_fifteen_microseconds() -> None:
+    daemon = Daemon(format="text")
+    daemon.reports.log.write = lambda line: None
+    story = ended(daemon.story(name="mx.domain1.com"))
+    story.sni = "mx.domain1.com"
+    story.repaired = ("greeting-not-first",)
+    best = 1.0
+    for _ in range(20):
+        begun = time.perf_counter()
+        for _ in range(200):
+            daemon.reports.session_ended(story, 1.0)
+        best = min(best, (time.perf_counter() - begun) / 200)
+    assert best < 15e-6
