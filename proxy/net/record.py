@@ -88,11 +88,14 @@ class Recorder:
     def let_go(self, direction: str, now: float, verb: bytes) -> None:
         """The proxy reads `direction` (`from_client`, `from_server`) no longer, because of the command `verb`.
 
-        It must be told of both directions: until then the server's lines count as replies to commands that were read.
+        `verb` may be empty for a command that is not read: what the client's line was is known here.  It must be told
+        of both directions: until then the server's lines count as replies to commands that were read.
         """
         side = _side(direction)
-        if self._file is not None and self._from[side] == DIALOGUE:
-            self._leave(side, verb.upper(), now)
+        if self._file is None or self._from[side] != DIALOGUE:
+            return
+        if verb or side == "server":
+            self._leave(side, (verb or self._message_verb).upper(), now)
             self._flush()
 
     def wants(self, direction: str) -> bool:
@@ -195,8 +198,8 @@ class Recorder:
             return
         self._from[side] = CLOSED
         self._pending[side] = b""
-        why = f"at {verb.decode()}" if verb in READ else "at a command that it does not read"
-        self._write(now, "proxy", note=f"{why} the proxy lets go of the {side}'s bytes; none of them are kept")
+        what = verb.decode() if verb in READ else "a command that the proxy does not read"
+        self._write(now, "proxy", note=f"from {what} on the {side}'s bytes are relayed unread, and not kept")
 
     def _keep_some(self, side: str, data: bytes, now: float | None) -> None:
         """Bytes behind MAIL or BDAT, as far as the allowance of both directions reaches."""

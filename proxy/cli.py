@@ -1,0 +1,153 @@
+"""The command line: `ehlo-proxy COMMAND ...`, one function a command, and its exit code.
+
+Exit codes: 0 well; 1 the thing asked about is not well, as each command says; 2 usage or configuration; 3 the network
+or the peer prevented an answer.  Results go to stdout, diagnostics to stderr.  What can be typed is in
+`proxy.cli_arguments`.
+
+Every import that costs is made by the command that needs it, so that `--help` and the commands that only read text are
+quick.  This is the only module that imports the reactor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proxy.cli_arguments import DEFAULT_CONFIG, parse
+
+if TYPE_CHECKING:
+    from proxy.settings import Settings
+
+MAX_STDIN = 16 * 1024 * 1024  # bytes; a reply over 64 KiB passes unrepaired anyway
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give back its exit code.  `argv` is without the program's name."""
+    arguments = parse(argv)
+    command = COMMANDS[arguments.command]
+    try:
+        code = command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `ehlo-proxy explain | head`: nobody is left to read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from proxy.settings import SettingsError, from_arguments, load
+    from proxy.settings_files import own_addresses
+
+    path: str = arguments.config or DEFAULT_CONFIG
+    reread: Callable[[], Settings] | None = None
+    try:
+        if arguments.listen:
+            settings = from_arguments(
+                arguments.listen,
+                arguments.destination,
+                arguments.allow or (),
+                arguments.admin,
+                arguments.record,
+                own_addresses(),
+            )
+        else:
+            settings = load(path, own_addresses())
+
+            def reread() -> Settings:
+                return load(path, own_addresses())
+
+    except SettingsError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    from proxy.daemon.service import run
+
+    return run(settings, _reactor(), reread=reread)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from proxy.tools import check
+
+    return check.run(arguments.file, sys.stdout, sys.stderr)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from proxy.tools import probe
+
+    options = probe.ProbeOptions(
+        host=arguments.server.host,
+        port=arguments.server.port,
+        ehlo=arguments.ehlo,
+        tls=not arguments.no_tls,
+        timeout=arguments.timeout,
+        as_json=arguments.json,
+    )
+    return probe.run(options, sys.stdout, sys.stderr)
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    from proxy.tools import repair
+
+    if sys.stdin.isatty():
+        print("the EHLO reply, please; Ctrl-D on a line of its own ends it", file=sys.stderr)
+    reply = sys.stdin.buffer.read(MAX_STDIN)
+    return repair.run(reply, os.fsencode(arguments.banner), arguments.json, sys.stdout, sys.stderr)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from proxy.tools import explain
+
+    return explain.explain_all() if arguments.id is None else explain.explain_one(arguments.id)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from proxy.tools import simulate
+    from proxy.tools.simulated_replies import DEFAULT
+
+    options = simulate.SimulateOptions(
+        listen=arguments.listen,
+        finding=arguments.finding or DEFAULT,
+        reply=arguments.reply or "",
+        tls=not arguments.no_tls,
+        save=arguments.save or "",
+        as_json=arguments.json,
+        name=arguments.name,
+        broken_inside_tls=arguments.broken_inside_tls,
+        save_certificate=arguments.save_certificate or "",
+    )
+    return simulate.run(options, _reactor(), sys.stdout, sys.stderr)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from proxy.tools import replay
+
+    return replay.run(arguments.file, sys.stdout, sys.stderr)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from proxy.tools import demo
+
+    return demo.run(sys.stdout, sys.stderr)
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "check": _check,
+    "probe": _probe,
+    "repair": _repair,
+    "explain": _explain,
+    "simulate": _simulate,
+    "replay": _replay,
+    "demo": _demo,
+}

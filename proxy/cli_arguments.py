@@ -1,0 +1,228 @@
+"""What can be typed behind `ehlo-proxy`, and what `--help` says: arguments only, no command is known here.
+
+Everything that a person types is judged here as far as it can be without looking at the host: numbers, addresses,
+arguments that contradict each other.  A mistake is told on stderr with the command's usage, exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from proxy import __version__
+
+if TYPE_CHECKING:
+    from proxy.settings_values import Destination, Endpoint
+
+DEFAULT_CONFIG = "/etc/ehlo-proxy/ehlo-proxy.toml"
+MAX_TIMEOUT = 3600.0
+
+ABOUT = """
+    A transparent SMTP proxy that repairs malformed EHLO replies, so that senders see STARTTLS again, and passes the
+    TLS negotiation through untouched.
+"""
+EXIT_CODES = """
+    Exit codes: 0 well; 1 the thing asked about is not well; 2 usage or configuration; 3 the network or the peer
+    prevented an answer. `ehlo-proxy COMMAND --help` tells more.
+"""
+RUN = """
+    The proxy, in the foreground, with a configuration file; or, with --listen and --destination, without one. It logs
+    on stderr. SIGTERM and SIGINT let running sessions end, SIGHUP reads the file again, SIGUSR1 logs the status.
+
+    Exits with 0 after SIGTERM or SIGINT, 1 if it can't start (port taken), 2 for all that `check` would find.
+"""
+CHECK = """
+    Reads a configuration as `run` would, and tells every error at once: file, key, value, what was expected.
+
+    Exits with 0 or 2.
+"""
+PROBE = """
+    Connects to a server and shows its banner and EHLO reply, line by line, with all that is wrong with it, which
+    senders break on that, and the reply as the proxy would send it. Then the same inside TLS, with the certificate.
+    Sends no mail. The output can be pasted into a ticket to the server's vendor.
+
+    Exits with 0 if nothing would be repaired, 1 if something would be (what only `strict` repairs counts), 3 if there
+    was no answer.
+"""
+REPAIR = """
+    Reads one EHLO reply from stdin, raw bytes, and writes the repaired one to stdout; findings go to stderr.
+
+    Exits with 0 if the reply is unchanged (a 4xx or 5xx reply always is), 1 if it was repaired, 2 if no line has a
+    code.
+"""
+EXPLAIN = """
+    Lists all that can be wrong with an EHLO reply; or, with an ID, tells one finding at length: an example, the clause
+    of the RFC, which senders break on it, what the proxy does, and when that would be wrong.
+
+    Exits with 0, or 2 for an unknown ID.
+"""
+SIMULATE = """
+    A destination server for a lab, broken as you like, with a certificate of its own. It takes mail from anyone for
+    anyone, shows it and delivers it nowhere. Its first line is `listening ADDR:PORT`.
+
+    Exits with 0 after SIGTERM or SIGINT, 1 if it can't start (port taken).
+"""
+REPLAY = """
+    Shows a transcript, as `run --record` or [route.record] writes it: client and server side by side, with times and
+    what was repaired.
+
+    Exits with 0, or 2 if the file is no transcript.
+"""
+DEMO = """
+    Starts a server with a broken EHLO reply and a strict mail client that demands TLS, on this host alone: the client
+    fails; with the proxy between them it sends its message over TLS. Takes a few seconds, needs no root and no network.
+
+    Exits with 0 if the client failed before and succeeded after.
+"""
+
+T = TypeVar("T")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; `command` is the command's name.  Raises SystemExit, as argparse does."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "run":
+        _settle_run(arguments)
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "ehlo-proxy",
+        description=_filled(ABOUT),
+        epilog=_filled(EXIT_CODES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _version(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    def command(name: str, short: str, long: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=short, description=_filled(long), formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        _version(added)
+        added.set_defaults(parser=added)
+        return added
+
+    run = command("run", "the proxy, in the foreground", RUN)
+    option = run.add_argument
+    option("--config", metavar="FILE", help=f"the configuration file (default: {DEFAULT_CONFIG})")
+    alone = run.add_argument_group("without a file, one route")
+    option = alone.add_argument
+    option("--listen", metavar="ADDR:PORT", action="append", help="port 0: any free one, told by the `ready` event")
+    option("--destination", metavar="HOST[:PORT]", action="append", help="the server whose EHLO reply is broken")
+    option("--allow", metavar="CIDR", action="append", help="clients who may use it (default: this host only)")
+    option("--admin", metavar="ADDR:PORT", help="where to serve metrics, health and the status page")
+    option("--record", metavar="DIR", help="write a transcript of every session, for `replay`")
+
+    option = command("check", "read a configuration and tell every error in it", CHECK).add_argument
+    option("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+
+    option = command("probe", "connect to a server and judge its EHLO reply", PROBE).add_argument
+    option("server", metavar="HOST[:PORT]", type=_checked(_destination), help="the server (default port: 25)")
+    option("--ehlo", metavar="NAME", default="", help="the name to say in EHLO (default: this host's)")
+    option("--no-tls", action="store_true", help="do not try STARTTLS")
+    option(
+        "--timeout", metavar="S", type=_checked(_seconds), default=30.0, help="for each answer, seconds (default: 30)"
+    )
+    option("--json", action="store_true", help="one JSON document")
+
+    option = command("repair", "an EHLO reply on stdin, the repaired one on stdout", REPAIR).add_argument
+    option(
+        "--banner", metavar="TEXT", default="", help="the server's whole banner line, such as '220 mx.example ESMTP'"
+    )
+    option("--json", action="store_true", help="one JSON document")
+
+    option = command("explain", "what can be wrong with an EHLO reply", EXPLAIN).add_argument
+    option("id", metavar="ID", nargs="?", help="one finding, such as greeting-not-first")
+
+    simulate = command("simulate", "a broken destination server for a lab", SIMULATE)
+    option = simulate.add_argument
+    option("--listen", metavar="ADDR:PORT", type=_checked(_endpoint), default="127.0.0.1:2525",
+           help="port 0: any free one (default: %(default)s)")  # fmt: skip
+    broken = simulate.add_mutually_exclusive_group()
+    broken.add_argument(
+        "--finding", metavar="ID", help="how it is broken (default: greeting-not-first; none: a good one)"
+    )
+    broken.add_argument("--reply", metavar="FILE", help="a file whose bytes are its EHLO reply")
+    option("--broken-inside-tls", action="store_true", help="as broken inside TLS as in clear")
+    option("--no-tls", action="store_true", help="it has no STARTTLS")
+    option("--name", metavar="NAME", default="mail.domain1.com", help="its host name (default: %(default)s)")
+    option("--save", metavar="DIR", help="save each mail, byte for byte, in a file of its own")
+    option("--save-certificate", metavar="FILE", help="save its certificate, for a client to trust")
+    option("--json", action="store_true", help="one JSON object a line")
+
+    option = command("replay", "show a recorded session, both sides beside each other", REPLAY).add_argument
+    option("file", metavar="FILE", help="the transcript")
+
+    command("demo", "see it all in seconds: no root, no network", DEMO)
+    return parser
+
+
+def _version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"ehlo-proxy {__version__}")
+
+
+def _filled(text: str) -> str:
+    """Paragraphs as written here, filled for the screen."""
+    return "\n\n".join(textwrap.fill(" ".join(part.split()), 90) for part in text.split("\n\n"))
+
+
+def _settle_run(arguments: argparse.Namespace) -> None:
+    """Either a file or everything by arguments; a mix would have two meanings."""
+    given = [name for name in ("listen", "destination", "allow", "admin", "record") if getattr(arguments, name)]
+    error: Callable[[str], Any] = arguments.parser.error
+    if arguments.config is not None and given:
+        error(f"--{given[0]} and --config contradict each other: give a file, or --listen and --destination")
+    for needed in ("listen", "destination"):
+        if given and needed not in given:
+            error(f"--{given[0]} needs --{needed} beside it")
+
+
+def _checked(read: Callable[[str], T]) -> Callable[[str], T]:
+    """`read` for argparse: what does not fit is told in the words of the settings."""
+
+    def convert(text: str) -> T:
+        from proxy.settings_problems import Unfit
+
+        try:
+            return read(text)
+        except Unfit as problem:
+            fault = problem.faults[0]
+            near = f"; did you mean {fault.nearest}?" if fault.nearest else ""
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {fault.expected}{near}") from None
+
+    return convert
+
+
+def _destination(text: str) -> Destination:
+    from proxy.settings_problems import unfit
+    from proxy.settings_values import destination
+
+    if text.startswith(("mx:", "original")):
+        raise unfit(text, "the host name or address of one server")
+    return destination(text)
+
+
+def _endpoint(text: str) -> Endpoint:
+    from proxy.settings_problems import unfit
+    from proxy.settings_values import endpoint
+
+    found = endpoint(text)
+    if found is None:
+        raise unfit(text, 'an address and a port, such as "127.0.0.1:2525"')
+    return found
+
+
+def _seconds(text: str) -> float:
+    from proxy.settings_problems import unfit
+
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_TIMEOUT:  # false for nan
+        raise unfit(text, f"seconds, more than 0 and at most {MAX_TIMEOUT:.0f}")
+    return seconds
