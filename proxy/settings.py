@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os.path
 import re
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -24,7 +23,7 @@ from proxy import settings_plain as plain
 from proxy import settings_smtp as smtp
 from proxy import settings_values as values
 from proxy.settings_files import look
-from proxy.settings_problems import Problem, SettingsError, Warning_, key_path
+from proxy.settings_problems import MAX_SHOWN, Problem, SettingsError, Warning_, key_path
 from proxy.settings_reading import Key, Reading, declared, setting, table
 from proxy.settings_rules import judge
 from proxy.settings_values import Address, Destination, Endpoint, Listen, Network
@@ -32,7 +31,7 @@ from proxy.settings_warnings import warnings
 
 __all__ = [
     "TABLES", "Address", "Admin", "Destination", "Endpoint", "Key", "Listen", "Log", "Network", "Problem", "Record",
-    "Repair", "Route", "Service", "Settings", "SettingsError", "Timeouts", "Tls", "Warning_", "declared",
+    "Repair", "Route", "Service", "Settings", "SettingsError", "Timeouts", "Tls", "Warning_", "declared", "examine",
     "from_arguments", "load", "parse", "warnings",
 ]
 
@@ -211,15 +210,17 @@ TABLES: Final[dict[str, type[Any]]] = {"service": Service, "log": Log, "admin": 
 
 def _document(text: str, file: str) -> dict[str, Any]:
     """The TOML of a file. Whatever tomllib makes of hostile text becomes a SettingsError."""
+    import tomllib  # a third of what it costs to import the settings, and most commands read no file
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        place = re.search(r" \(at line (\d+), column (\d+)\)\Z", str(error))
-        where = f"{file}:{place[1]}:{place[2]}" if place else file
-        reason = str(error)[: place.start()] if place else str(error)
-        raise SettingsError([Problem(where, "", None, f"valid TOML: {reason}")]) from None
-    except (ValueError, RecursionError) as error:  # integers of more than 4300 digits; a thousand nested brackets
-        raise SettingsError([Problem(file, "", None, f"valid TOML of reasonable size: {error}")]) from None
+        reason, _, place = str(error).rpartition(" (at ")
+        at = re.match(r"line (\d+), column (\d+)\)", place)
+        line = f"{at[1]}:{at[2]}" if at else text.count("\n") + 1  # at the end of the document
+        raise SettingsError([Problem(f"{file}:{line}", "", None, f"valid TOML: {reason[:MAX_SHOWN]}")]) from None
+    except (ValueError, RecursionError):  # integers of more than 4300 digits; a thousand nested brackets
+        raise SettingsError([Problem(file, "", None, "TOML with numbers and nesting of a reasonable size")]) from None
 
 
 def _read(document: dict[str, Any], file: str, own: Collection[Address]) -> tuple[Settings, Reading]:
@@ -262,20 +263,36 @@ def load(path: str, own: Collection[Address] = ()) -> Settings:
     only loopback and the addresses in the file are known.  Raises SettingsError with every problem, a file that can't
     be read included.
     """
+    settings, reading = examine(path, own)
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return settings
+
+
+def examine(path: str, own: Collection[Address] = ()) -> tuple[Settings, Reading]:
+    """What `load` does, for somebody who adds problems of his own: the settings are whole, with defaults for the rest.
+
+    Raises SettingsError only for a file that can't be read, or is not TOML.
+    """
+    settings, reading = _read(_document(_text(path), path), path, own)
+    look(settings, reading)
+    return settings, reading
+
+
+def _text(path: str) -> str:
+    """A file's text. Raises SettingsError."""
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
+            content = file.read()
+        if content.startswith(b"\xef\xbb\xbf"):
+            raise SettingsError([Problem(f"{path}:1", "", None, "UTF-8 text without a byte order mark")])
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SettingsError([Problem(f"{path}:{line}", "", None, "UTF-8 text, as TOML asks")]) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SettingsError([Problem(path, "", None, f"a file that can be read: {reason}")]) from None
-    settings, reading = _read(_document(text, path), path, own)
-    look(settings, reading)
-    if reading.problems:
-        raise SettingsError(reading.problems)
-    return settings
 
 
 def from_arguments(

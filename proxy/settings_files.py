@@ -9,8 +9,10 @@ What is judged is what this process may do: `check` run by somebody who may not 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
+from proxy.settings_problems import Warning_
 from proxy.settings_reading import Reading
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from proxy.settings import Route, Settings
+
+SOON: Final = timedelta(days=14)
 
 
 def look(settings: Settings, reading: Reading) -> None:
@@ -32,6 +36,24 @@ def look(settings: Settings, reading: Reading) -> None:
             reading.report("service.user", user, "a user of this host")
     for index, route in enumerate(settings.routes):
         _look_at_route(route, f"route[{index}]", reading)
+
+
+def unwise_files(settings: Settings) -> list[Warning_]:
+    """Warnings about what the settings name on this host: a key that everybody can read, a certificate that ends."""
+    found: list[Warning_] = []
+    for index, route in enumerate(settings.routes):
+        if route.tls.mode != "bridge":
+            continue
+        for name in ("key", "client_key"):
+            path = getattr(route.tls, name)
+            if path and os.stat(path).st_mode & 0o004:
+                found.append(Warning_(f"route[{index}].tls.{name}", f"{path} can be read by everybody on this host"))
+        for name in ("certificate", "client_certificate"):
+            path = getattr(route.tls, name)
+            ends = _certificates(path, name, Reading(settings.path, {}))[0].not_valid_after_utc if path else None
+            if ends is not None and ends - datetime.now(UTC) < SOON:
+                found.append(Warning_(f"route[{index}].tls.{name}", f"{path} is valid until {ends:%Y-%m-%d %H:%M} UTC"))
+    return found
 
 
 def _look_at_route(route: Route, where: str, reading: Reading) -> None:

@@ -8,8 +8,6 @@ host, no other key.  Those judgements are `settings_rules` and `settings_files`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -27,8 +25,8 @@ DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)\Z")
 def boolean(value: object) -> bool:
     """`true` or `false`."""
     if not isinstance(value, bool):
-        near = str(value).lower() if str(value).lower() in ("true", "false") else None
-        raise unfit(value, "true or false, without quotes", near)
+        word = value.lower() if isinstance(value, str) else ""
+        raise unfit(value, "true or false, without quotes", word if word in ("true", "false") else None)
     return value
 
 
@@ -150,6 +148,8 @@ def listed(
 
 def pin(value: object) -> str:
     """`sha256:` and the base64 of the 32 bytes of a hash of a SubjectPublicKeyInfo."""
+    import base64
+
     written = text(value)
     near = None
     if written.startswith("sha256//"):  # as curl writes it
@@ -157,7 +157,7 @@ def pin(value: object) -> str:
     scheme, _, encoded = written.partition(":")
     try:
         digest = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         digest = b""
     if scheme != "sha256" or len(digest) != 32 or base64.b64encode(digest).decode() != encoded:
         raise unfit(value, '"sha256:" and the base64 of the SHA-256 of the public key (44 characters)', near)

@@ -69,7 +69,7 @@ def judge(settings: Settings, reading: Reading, own: Collection[Address] = ()) -
 
 def back_to_us(key: str, address: str) -> str:
     """What is expected of a destination that is the proxy itself."""
-    return f"a server, but this leads back to the proxy itself, which listens on {address} ({key})"
+    return f"a server; this leads back to the proxy itself, which listens on {address} ({key})"
 
 
 def _names(settings: Settings, reading: Reading) -> None:
