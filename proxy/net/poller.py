@@ -97,6 +97,10 @@ class Poller:
             raise KeyError(fd)
         self._watched[fd] = watched
 
+    def owner_of(self, fd: int) -> Watched | None:
+        """Who is told about a descriptor."""
+        return self._watched.get(fd)
+
     def remove(self, fd: int) -> None:
         """Forget a descriptor, before it is closed.  One that is not registered is no error."""
         if self._watched.pop(fd, None) is None:
@@ -137,9 +141,7 @@ class Poller:
         # A second look costs a tenth of a reactor turn, and finds what came while the first batch was given out.
         while left > 0 and self._running:
             # The queue is taken before the poll that fetches its wake-up, so no wake-up is fetched without its queue.
-            soon = self._soon
-            if soon:
-                self._soon = {}
+            soon, self._soon = self._soon, {}
             events = poll(0, EVENTS_A_TURN)
             if not events:
                 return

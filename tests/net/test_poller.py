@@ -165,6 +165,21 @@ def test_soon_comes_in_the_next_turn_once_and_in_order(reactor: EPollReactor, po
     assert second.masks == [0, 0]
 
 
+def test_soon_from_an_event_comes_once_and_after_it(
+    reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]
+) -> None:
+    later = Owner()
+
+    class Asks(Owner):
+        def then(self) -> None:
+            poller.soon(later)
+            assert later.masks == []
+
+    poller.add(pair[0].fileno(), Asks())
+    turn(reactor, 3)
+    assert later.masks == [0]
+
+
 def test_one_who_always_wants_another_turn_does_not_starve_the_reactor_or_others(
     reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]
 ) -> None:
