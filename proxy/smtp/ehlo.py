@@ -20,9 +20,9 @@ from proxy.smtp.ehlo_lines import EhloLine
 from proxy.smtp.extensions import fits
 from proxy.smtp.findings import Finding, finding
 from proxy.smtp.greeting import GreetingDecision, decide
+from proxy.smtp.lines import split_lines
 from proxy.smtp.names import banner_host
 from proxy.smtp.replies import code_of
-from proxy.smtp.lines import split_lines
 
 MAX_LINES = 100
 MAX_SIZE = 64 * 1024  # octets of a whole reply

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.smtp.extensions import KEYWORDS, cut, known
+from proxy.smtp.extensions import cut, known
 from proxy.smtp.lines import ends_well, without_end
 from proxy.smtp.names import is_host
 from proxy.smtp.replies import LENIENT_LINE
@@ -37,7 +37,7 @@ _WORD_STARTS = frozenset(b"[ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 
 class EhloLine:
-    """A line of an EHLO reply.  Not frozen, since there are many and they live for microseconds; nobody changes one.
+    """A line of an EHLO reply.  Not frozen, since there are many and they live for microseconds.
 
     number      1 for the reply's first line
     raw         as it came, with its line end
@@ -59,6 +59,7 @@ class EhloLine:
     def __init__(self, raw: bytes, number: int = 1, strict: bool = False) -> None:
         self.raw = raw
         self.number = number
+        self.literal: bytes | None = None
         match = _CLEAN_LINE.fullmatch(raw)
         if match is not None:
             self.clean = True
@@ -122,6 +123,13 @@ class EhloLine:
         self.word = match[1]
         self.parameters = match[2].rstrip(_BLANKS)
 
+    def take_literally(self) -> None:
+        """Read the line anew with the separator taken at its word, where it is a proper one (`250 -SIZE: 5`)."""
+        if self.odd and self.literal is not None:
+            self.odd = False
+            self.final = self.separator == b" "
+            self._take(self.literal.lstrip(_BLANKS))
+
     @property
     def is_blank(self) -> bool:
         """There is nothing behind the code, or nothing at all."""
@@ -164,8 +172,3 @@ def _first_word(text: bytes) -> bytes:
     match = _FIRST_WORD.match(text)
     assert match is not None
     return match[1]
-
-
-def is_keyword(line: EhloLine) -> bool:
-    """The line's first word is a known keyword, its parameters are another question."""
-    return (line.word in KEYWORDS) or known(line.word) is not None

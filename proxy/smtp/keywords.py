@@ -25,7 +25,13 @@ _MASKED = re.compile(rb"X{3,}[A-Z]?")
 _BROKEN_STARTTLS = re.compile(rb"(?:STARTTLS(?:[=:]|[ \t]+[^ \t])|START[ \t]+TLS(?:[ \t=:]|$)).*", re.I | re.DOTALL)
 _OTHER_CONTROL = re.compile(rb"[\x01-\x08\x0a-\x0c\x0e-\x1f\x7f]")
 NON_ASCII = re.compile(rb"[\x80-\xff]")
+_BLANK_RUN = re.compile(rb"[ \t]+")
 _UNTIDY_BLANKS = re.compile(rb"\t|  |[ \t]$")
+
+
+def names_keyword(line: EhloLine) -> bool:
+    """The line begins with a known keyword, or with a broken STARTTLS."""
+    return known(line.word) is not None or _BROKEN_STARTTLS.match(line.text) is not None
 
 
 class Fault(NamedTuple):
@@ -115,4 +121,4 @@ def _tidy_octets(line: EhloLine, strict: bool, faults: list[Fault]) -> bytes:
         faults.append(_BLANK_STARTTLS if alone_starttls else _BLANK_OTHER)
     if alone_starttls:
         return line.word
-    return b" ".join(text.replace(b"\t", b" ").split(b" ")).strip() if strict else text
+    return _BLANK_RUN.sub(b" ", text).rstrip(b" ") if strict else text
