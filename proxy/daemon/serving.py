@@ -1,0 +1,237 @@
+"""The serving part of one process: poller, deadlines, routes, listeners and their sessions.
+
+`apply` takes a configuration, the first one and every later one, and either puts all of it into effect or nothing:
+sockets are opened and keys are read before anything is changed.  Sockets that stay are not closed, so that no client
+is refused by a reload; sessions go on with the configuration that they began with.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.net import transparent
+from proxy.net.deadlines import Deadlines
+from proxy.net.destination import Surroundings
+from proxy.net.listeners import Listener, open_sockets
+from proxy.net.own_addresses import own_addresses
+from proxy.net.poller import Poller
+from proxy.net.route import RouteRuntime, RouteState
+
+if TYPE_CHECKING:
+    from proxy.net.dialer import Names
+    from proxy.net.observer import Observer
+    from proxy.net.secure import SecureRoute
+    from proxy.settings import Listen, Route, Settings
+
+QUIET: Final = 660.0  # seconds without a byte after which a draining relay is cut: RFC 5321 4.5.3.2.6 gives the dot 10 min
+OWN_ADDRESSES_FOR: Final = 5.0  # seconds that the host's addresses are remembered
+
+
+class CannotStart(Exception):
+    """The configuration is good, but cannot be put into effect here; the text says why, in words for a person."""
+
+
+class Serving:
+    """Made once a process; `reactor` is the running or soon running one."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        observer: Observer,
+        *,
+        inherited: Mapping[str, list[int]] | None = None,
+        share: int = 1,
+        reuse_port: bool = False,
+    ) -> None:
+        """`inherited`: systemd's sockets by name.  `share`: how many processes the limits are divided among."""
+        self.reactor = reactor
+        self.observer = observer
+        self.poller = Poller(reactor)
+        self.deadlines = Deadlines(reactor)
+        self.inherited = dict(inherited or {})
+        self.share = share
+        self.reuse_port = reuse_port
+        self.routes: dict[str, RouteRuntime] = {}
+        self.states: dict[str, RouteState] = {}
+        self.listeners: list[Listener] = []
+        self.draining = False
+        self._listening: frozenset[tuple[str, int]] = frozenset()
+        self._own = (-OWN_ADDRESSES_FOR, own_addresses())
+        self._names: Names | None = None
+        self._surroundings = Surroundings(self._own_addresses, lambda: self._listening)
+
+    # -- configuration -----------------------------------------------------------------------------------------------
+
+    def apply(self, settings: Settings) -> None:
+        """Put a configuration into effect.  Raises CannotStart, having changed nothing."""
+        secure = {route.name: self._secure(route) for route in settings.routes if route.tls.mode == "bridge"}
+        for route in settings.routes:
+            if lacks := transparent.lacking(route.source):
+                raise CannotStart(f"route {route.name}: {lacks}")
+        opened, kept = self._open(settings)
+        host_name = _host_name(settings)
+        routes: dict[str, RouteRuntime] = {}
+        for route in settings.routes:
+            state = self.states.setdefault(route.name, RouteState())
+            routes[route.name] = RouteRuntime(
+                route,
+                state=state,
+                poller=self.poller,
+                deadlines=self.deadlines,
+                observer=self.observer,
+                names=self._resolver,
+                surroundings=self._surroundings,
+                host_name=host_name,
+                secure=secure.get(route.name),
+                share=self.share,
+            )
+        gone = [listener for listener in self.listeners if listener not in kept]
+        self.listeners = []
+        for listener, name in kept.items():
+            listener.route = routes[name]
+            self.listeners.append(listener)
+        for sock, listen, name in opened:
+            listener = Listener(sock, routes[name], listen)
+            listener.start()
+            self.listeners.append(listener)
+        for listener in gone:
+            listener.close()
+        for name, old in self.routes.items():
+            if name not in routes:
+                self._remove(old, settings.service.drain_timeout)
+        self.routes = routes
+        self._listening = frozenset(listener.address for listener in self.listeners)
+        self.poller.start()
+
+    def _open(self, settings: Settings) -> tuple[list[tuple[socket.socket, Listen, str]], dict[Listener, str]]:
+        """Sockets that are new, and listeners that stay, each with its route's name."""
+        there: dict[Listen, list[Listener]] = {}
+        for listener in self.listeners:
+            there.setdefault(listener.listen, []).append(listener)
+        opened: list[tuple[socket.socket, Listen, str]] = []
+        kept: dict[Listener, str] = {}
+        try:
+            for route in settings.routes:
+                is_transparent = any(d.kind == "original" for d in route.destination)
+                for listen in route.listen:
+                    if listen in there:
+                        for listener in there.pop(listen):
+                            kept[listener] = route.name
+                            if is_transparent:
+                                _try_transparent(listener.sock)
+                        continue
+                    sockets = open_sockets(
+                        listen, self.inherited, reuse_port=self.reuse_port, is_transparent=is_transparent
+                    )
+                    opened.extend((sock, listen, route.name) for sock in sockets)
+        except OSError as error:
+            for sock, _listen, _name in opened:
+                sock.close()
+            raise CannotStart(error.strerror or str(error)) from None
+        return opened, kept
+
+    def _secure(self, route: Route) -> SecureRoute:
+        from proxy.net.secure import SecureRoute
+        from proxy.net.tls import TlsContexts, TlsProblem, memory_deny_write_execute_active
+
+        if sentence := memory_deny_write_execute_active():
+            raise CannotStart(f"route {route.name}: {sentence}")
+        try:
+            contexts = TlsContexts(route.tls)
+        except TlsProblem as problem:
+            raise CannotStart(f"route {route.name}: {problem.reason}") from None
+        if route.tls.keylog:
+            self.observer.noticed(
+                None,
+                "keylog",
+                "warning",
+                {"route": route.name, "file": route.tls.keylog, "reason": "whoever reads this file can read the sessions"},
+            )
+        return SecureRoute(route.tls, contexts)
+
+    def _remove(self, route: RouteRuntime, drain_timeout: float) -> None:
+        """A route that is not configured any more: its sessions drain."""
+        state = route.state
+        state.draining = True
+        self.states.pop(route.settings.name, None)
+        for carrier in list(state.sessions):
+            carrier.drain(QUIET)
+        self.reactor.callLater(drain_timeout, _cut, state)
+
+    # -- what sessions need ------------------------------------------------------------------------------------------
+
+    def _own_addresses(self) -> frozenset[Any]:
+        now = self.deadlines.now()
+        if now - self._own[0] > OWN_ADDRESSES_FOR:
+            self._own = (now, own_addresses())
+        return self._own[1]
+
+    def _resolver(self) -> Names:
+        if self._names is None:
+            from proxy.net.resolver import Resolver
+
+            self._names = Resolver(self.reactor)
+        return self._names
+
+    # -- draining ----------------------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return sum(len(state.sessions) for state in self.states.values())
+
+    def drain(self, timeout: float, done: Callable[[int], None]) -> None:
+        """Accept no more, let sessions end, cut the rest after `timeout` seconds; then `done(how many were cut)`."""
+        self.draining = True
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = []
+        for state in self.states.values():
+            state.draining = True
+        ends_at = self.deadlines.now() + timeout
+
+        def look() -> None:
+            for state in self.states.values():
+                for carrier in list(state.sessions):
+                    carrier.drain(QUIET)
+            if not self.sessions and not len(self.poller):
+                done(0)
+            elif self.deadlines.now() >= ends_at:
+                done(sum(_cut(state) for state in self.states.values()))
+            else:
+                self.reactor.callLater(min(0.2, max(0.01, ends_at - self.deadlines.now())), look)
+
+        look()
+
+    def stop(self) -> None:
+        """Nothing is left to do; sockets that are still open are closed."""
+        for state in self.states.values():
+            _cut(state)
+        self.poller.stop()
+        self.deadlines.stop()
+
+
+def _cut(state: RouteState) -> int:
+    """End what is left of a route's sessions; how many that were."""
+    carriers = list(state.sessions)
+    for carrier in carriers:
+        carrier.end("aborted", "proxy", "the time to end was over", reset_client=True, reset_server=True)
+    return len(carriers)
+
+
+def _try_transparent(sock: socket.socket) -> None:
+    try:
+        transparent.set_transparent(sock)
+    except PermissionError:
+        pass
+
+
+def _host_name(settings: Settings) -> str:
+    """What the proxy calls itself in an EHLO of its own.  The look-up of the full name may take its time, so it is
+    made only where that EHLO is a matter of course."""
+    name = socket.gethostname()
+    if "." not in name and any(route.tls.mode == "bridge" and not route.ehlo_name for route in settings.routes):
+        name = socket.getfqdn()
+    return name

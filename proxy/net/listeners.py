@@ -1,0 +1,326 @@
+"""Listening sockets and admission: who gets a session, and what the others are told.
+
+Sockets are our own, or systemd's by the name of their unit's `FileDescriptorName=`.  An IPv6 socket is IPv6 only, so
+that one address never means two listeners.  With more than one worker each has its own socket on the same port
+(SO_REUSEPORT), since one that is shared wakes them all and serves one.
+
+A client that gets no session is told why in one line, and its connection is closed gently: closed at once with its
+words unread, the kernel would send a reset, and the reset would overtake the reply.
+
+When the process has no descriptor left, one that is kept in reserve is given up for as long as it takes to accept a
+client and tell it 421; the listener then pauses for a moment, instead of spinning.
+
+Limits: `ACCEPTS_A_TURN` clients a turn; `MAX_FAREWELLS` refused clients waited for at once, beyond which they are closed
+at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from proxy.net import transparent
+from proxy.net.destination import parsed
+from proxy.net.proxy_header import MAX_HEADER, Bad, Header, parse
+from proxy.smtp.notices import closing
+
+if TYPE_CHECKING:
+    from proxy.net.route import RouteRuntime
+    from proxy.settings import Listen
+
+BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
+ACCEPTS_A_TURN: Final = 64
+MAX_FAREWELLS: Final = 1024
+FAREWELL: Final = 5.0  # seconds that a refused client has to read its reply
+HEADER_TIMEOUT: Final = 5.0  # seconds for a PROXY header; HAProxy sends it with the connection
+_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
+
+
+def open_sockets(
+    listen: Listen, inherited: Mapping[str, list[int]], *, reuse_port: bool, is_transparent: bool
+) -> list[socket.socket]:
+    """The listening sockets for one entry of `listen`.
+
+    `inherited` maps the names of systemd's descriptors to their numbers.  Raises OSError, with the address in it.
+    """
+    if listen.systemd:
+        numbers = inherited.get(listen.systemd)
+        if not numbers:
+            known = ", ".join(sorted(inherited)) or "none"
+            raise OSError(errno.ENOENT, f"systemd passed no socket named {listen.systemd!r} (it passed: {known})")
+        # A copy each: the inherited ones stay for the next reload.
+        sockets = [socket.socket(fileno=os.dup(number)) for number in numbers]
+        for sock in sockets:
+            _prepare(sock, is_transparent)
+        return sockets
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _prepare(sock, is_transparent)
+        sock.bind((listen.host, listen.port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {listen}: {os.strerror(error.errno or 0)}") from None
+    return [sock]
+
+
+def _prepare(sock: socket.socket, is_transparent: bool) -> None:
+    sock.setblocking(False)
+    # Accepted sockets inherit it (Linux): one system call less for each client.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if is_transparent:
+        try:
+            transparent.set_transparent(sock)
+        except PermissionError:
+            pass  # REDIRECT works without it; TPROXY rules without the capability bring no connection here
+
+
+class Listener:
+    """One listening socket of a route."""
+
+    def __init__(self, sock: socket.socket, route: RouteRuntime, listen: Listen) -> None:
+        self.sock = sock
+        self.route = route  # replaced at a reload
+        self.listen = listen
+        self.closed = False
+        name = sock.getsockname()
+        self.address: tuple[str, int] = (name[0], name[1])
+        self.reserve = _reserve()
+
+    def __str__(self) -> str:
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self.route.poller.add(self.sock.fileno(), self)
+
+    def close(self) -> None:
+        """Accept no more.  Clients in the kernel's queue get a reset."""
+        if not self.closed:
+            self.closed = True
+            self.route.deadlines.cancel(self)
+            self.route.poller.remove(self.sock.fileno())
+            self.sock.close()
+            if self.reserve >= 0:
+                os.close(self.reserve)
+
+    def ready(self, mask: int) -> None:
+        """Clients wait."""
+        accept = self.sock.accept
+        for _ in range(ACCEPTS_A_TURN):
+            if self.closed:
+                return
+            try:
+                sock, name = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._no_descriptors()
+                    return
+                if error.errno in (errno.ENOBUFS, errno.ENOMEM):
+                    self._pause()
+                    return
+                continue  # ECONNABORTED and the network errors of accept(2): that client is gone
+            sock.setblocking(False)
+            self.accepted(sock, name[0], name[1])
+        self.route.poller.soon(self)
+
+    def accepted(self, sock: socket.socket, host: str, port: int) -> None:
+        """One client, or a proxy that speaks for one."""
+        route = self.route
+        if route.settings.proxy_protocol and route.is_trusted(host):
+            HeaderReader(self, sock, host, port)
+            return
+        original: tuple[str, int] | None = None
+        if route.original:
+            try:
+                original = transparent.original_destination(sock)
+            except OSError:
+                sock.close()
+                return
+        refusal = route.admit(sock, (_plain(host), port), original)
+        if refusal is not None:
+            self.refuse(sock, (_plain(host), port), *refusal)
+
+    def refuse(self, sock: socket.socket, client: tuple[str, int], status: str, text: str, *, registered: bool = False) -> None:
+        """Tell it why, and close."""
+        route = self.route
+        route.refused(client, text)
+        if registered:
+            route.poller.remove(sock.fileno())
+        bridge = route.policy.bridge
+        if bridge is None or bridge.client != "implicit":
+            try:
+                sock.send(closing(status, route.settings.name, text))
+                sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                sock.close()
+                return
+            if Farewell.count < MAX_FAREWELLS:
+                Farewell(route, sock)
+                return
+        sock.close()
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours, with one client; the poller has logged it.  The others are served."""
+        self.route.poller.soon(self)
+
+    # -- no descriptors ----------------------------------------------------------------------------------------------
+
+    def _no_descriptors(self) -> None:
+        if self.reserve >= 0:
+            os.close(self.reserve)
+            self.reserve = -1
+            try:
+                sock, name = self.sock.accept()
+            except OSError:
+                pass
+            else:
+                self.route.refused((_plain(name[0]), name[1]), "no file descriptors left")
+                try:
+                    sock.setblocking(False)
+                    sock.send(closing("4.3.2", self.route.settings.name, "too many connections, try again"))
+                    sock.shutdown(socket.SHUT_WR)
+                    sock.recv(4096)  # what it said already would turn the close into a reset
+                except OSError:
+                    pass
+                sock.close()
+            self.reserve = _reserve()
+        self._pause(0.01)
+
+    def _pause(self, span: float = PAUSE) -> None:
+        self.route.deadlines.at(self.route.deadlines.now() + span, self)
+
+    def deadline_passed(self, now: float) -> None:
+        """Try again."""
+        if not self.closed:
+            if self.reserve < 0:
+                self.reserve = _reserve()
+            self.ready(0)
+
+
+class HeaderReader:
+    """Awaits the PROXY header of a trusted proxy; one that is bad or late is closed without a word."""
+
+    __slots__ = ("host", "listener", "port", "sock")
+
+    def __init__(self, listener: Listener, sock: socket.socket, host: str, port: int) -> None:
+        self.listener = listener
+        self.sock = sock
+        self.host = host
+        self.port = port
+        route = listener.route
+        route.poller.add(sock.fileno(), self)
+        route.deadlines.at(route.deadlines.now() + HEADER_TIMEOUT, self)
+
+    def ready(self, mask: int) -> None:
+        """Peek, so that what stands behind the header stays in the kernel for the session."""
+        try:
+            data = self.sock.recv(MAX_HEADER, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        found = parse(data) if data else None
+        if isinstance(found, Header):
+            self.sock.recv(found.consumed)
+            self._admit(found)
+        elif found is None or isinstance(found, Bad) or len(data) >= MAX_HEADER or mask & _ENDINGS:
+            self._close()
+
+    def _admit(self, header: Header) -> None:
+        route = self.listener.route
+        route.deadlines.cancel(self)
+        client = (_plain(self.host), self.port)
+        original: tuple[str, int] | None = None
+        if not header.local and header.source is not None:
+            client = (_plain(header.source[0]), header.source[1])
+        if route.original:
+            original = header.destination
+            if original is None:
+                self._close()
+                return
+        refusal = route.admit(self.sock, client, original, registered=True)
+        if refusal is not None:
+            self.listener.refuse(self.sock, client, *refusal, registered=True)
+
+    def deadline_passed(self, now: float) -> None:
+        """Late."""
+        self._close()
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours; the poller has logged it."""
+        self._close()
+
+    def _close(self) -> None:
+        route = self.listener.route
+        route.deadlines.cancel(self)
+        route.refused((_plain(self.host), self.port), "no PROXY header, or a bad one")
+        route.poller.remove(self.sock.fileno())
+        self.sock.close()
+
+
+class Farewell:
+    """A refused client: its side of the connection is read to its end, so that our last line reaches it."""
+
+    __slots__ = ("route", "sock")
+    count = 0
+
+    def __init__(self, route: RouteRuntime, sock: socket.socket) -> None:
+        self.route = route
+        self.sock = sock
+        Farewell.count += 1
+        route.poller.add(sock.fileno(), self)
+        route.deadlines.at(route.deadlines.now() + FAREWELL, self)
+
+    def ready(self, mask: int) -> None:
+        """Throw away what it says."""
+        try:
+            for _ in range(16):
+                if not self.sock.recv(65536):
+                    break
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close()
+
+    def deadline_passed(self, now: float) -> None:
+        """It has had its time."""
+        self._close()
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours; the poller has logged it."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.sock.fileno() >= 0:
+            Farewell.count -= 1
+            self.route.deadlines.cancel(self)
+            self.route.poller.remove(self.sock.fileno())
+            self.sock.close()
+
+
+def _plain(host: str) -> str:
+    """An IPv4-mapped address as IPv4, so that it is what networks and limits mean."""
+    return str(parsed(host)) if host.startswith("::ffff:") else host
+
+
+def _reserve() -> int:
+    try:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1

@@ -1,0 +1,79 @@
+"""Pass-through: what comes in on one side goes out on the other, unread.
+
+`pump` is the plain way: receive into one buffer that all sessions share, send at once.  Nothing is copied in user space
+unless the receiver is full; then the rest waits there and this side is not read.  A direction that proves to be long
+goes on in the kernel (`splice`).
+
+Half-close and resets are the carrier's: here they are only noticed.
+"""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from proxy.net import splice
+
+if TYPE_CHECKING:
+    from proxy.net.connection import Connection
+
+PUMPS_A_TURN: Final = 16
+_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+# One for all sessions: what is in it has left it when `pump` returns.
+_BUFFER = bytearray(262144)
+_VIEW = memoryview(_BUFFER)
+
+
+def pump(source: Connection, mask: int) -> None:
+    """Relay from `source` to its peer until nothing comes, the peer is full, or others should have their turn."""
+    peer = source.peer
+    carrier = source.carrier
+    if peer is None or carrier is None:
+        return
+    if source.pipe is not None:
+        splice.pump(source)
+        return
+    receive = source.sock.recv_into
+    for _ in range(PUMPS_A_TURN):
+        try:
+            count = receive(_BUFFER)
+        except BlockingIOError:
+            source.may_read = False
+            return
+        except OSError:
+            source.finished(True)
+            return
+        if not count:
+            source.finished(source.broken)
+            return
+        source.moved += count
+        if carrier.peek is not None:
+            carrier.look(source, bytes(_VIEW[: min(count, 4096)]))
+        peer.write(_VIEW[:count])
+        carrier.active_at = monotonic()
+        if source.paused:
+            source.may_read = True
+            return
+        if count < 16384:
+            # An end that came with the bytes is told with them; a later one is an event of its own.
+            if not mask & _ENDINGS:
+                source.may_read = False
+                return
+        elif source.moved > splice.BEGIN_AFTER and splice.begin(source):
+            splice.pump(source)
+            return
+    source.may_read = True
+    source.poller.soon(source)
+
+
+def pass_on(source: Connection, data: bytes) -> None:
+    """The same for bytes that came out of TLS."""
+    peer = source.peer
+    carrier = source.carrier
+    if peer is None or carrier is None:
+        return
+    source.moved += len(data)
+    peer.write(data)
+    carrier.active_at = monotonic()

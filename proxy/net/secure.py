@@ -1,0 +1,132 @@
+"""TLS on either side of a session, for bridge mode: the handshake, the verdict, and the channel put in place.
+
+While a handshake is under way it owns the socket's events; the connection gets them back with a channel to read and
+write through.  What was to be sent before goes first, in clear.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.net.connection import Connection
+from proxy.net.tls import TlsChannel, TlsContexts, TlsProblem, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.net.carrier import Carrier
+    from proxy.settings import Tls
+
+
+class SecureRoute:
+    """A route's contexts, made at start and at each reload."""
+
+    __slots__ = ("contexts", "tls")
+
+    def __init__(self, tls: Tls, contexts: TlsContexts) -> None:
+        self.tls = tls
+        self.contexts = contexts
+
+    def client(self, carrier: Carrier) -> Handshake:
+        """The proxy is the TLS server towards the client."""
+        assert self.contexts.client_side is not None
+        channel = TlsChannel.towards_client(self.contexts.client_side, carrier.client.sock)
+        return Handshake(carrier, carrier.client, channel, carrier.client_secured)
+
+    def server(self, carrier: Carrier) -> Handshake:
+        """The proxy is the TLS client towards the server."""
+        connection = carrier.server
+        assert connection is not None
+        assert self.contexts.server_side is not None
+        story = carrier.story
+        name = self.tls.verify_name or story.destination_name
+        channel = TlsChannel.towards_server(self.contexts.server_side, connection.sock, name)
+        return Handshake(carrier, connection, channel, carrier.server_secured)
+
+    def judge(self, channel: TlsChannel, carrier: Carrier) -> tuple[bool, str, float]:
+        """Whether this server's identity meets the route's policy; why not; until when its certificate is valid."""
+        story = carrier.story
+        host = story.destination_name or story.destination.rsplit(":", 1)[0].strip("[]")
+        verdict = judge(channel.connection, self.tls, host)
+        return verdict.accepted, verdict.reason, verdict.not_after or 0.0
+
+
+class Handshake:
+    """One handshake; tells `then` the channel, or the reason why there is none."""
+
+    __slots__ = ("_channel", "_connection", "_deadlines", "_over", "_poller", "_then")
+
+    def __init__(
+        self, carrier: Carrier, connection: Connection, channel: TlsChannel, then: Callable[[TlsChannel | None, str], None]
+    ) -> None:
+        route = carrier.route
+        self._connection = connection
+        self._channel = channel
+        self._then = then
+        self._poller = route.poller
+        self._deadlines = route.deadlines
+        self._over = False
+        # In a session that begins with TLS nothing may leave in clear.
+        connection.holds_back = connection.pending is None
+        self._poller.replace(connection.sock.fileno(), self)
+        self._deadlines.at(self._deadlines.now() + route.settings.timeouts.handshake, self)
+        self._poller.soon(self)
+
+    def ready(self, mask: int) -> None:
+        """The socket may let the handshake go on."""
+        if self._over:
+            return
+        connection = self._connection
+        if connection.closed:
+            self.cancel()
+            return
+        if not connection.holds_back:
+            connection.flush()
+            if connection.pending is not None:
+                return
+            connection.holds_back = True
+        try:
+            done = self._channel.handshake()
+        except TlsProblem as problem:
+            self._finish(None, problem.reason)
+            return
+        if done:
+            self._finish(self._channel, "")
+
+    def deadline_passed(self, now: float) -> None:
+        """It took too long."""
+        self._finish(None, f"the {self._channel.peer} did not finish the TLS handshake in time")
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours; the poller has logged it."""
+        self._finish(None, "internal error")
+
+    def cancel(self) -> None:
+        """The session is over."""
+        if not self._over:
+            self._over = True
+            self._deadlines.cancel(self)
+            self._connection.pending = None
+            self._give_back()
+
+    def _give_back(self) -> None:
+        connection = self._connection
+        connection.holds_back = False
+        if not connection.closed:
+            self._poller.replace(connection.sock.fileno(), connection)
+
+    def _finish(self, channel: TlsChannel | None, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._deadlines.cancel(self)
+        self._give_back()
+        connection = self._connection
+        if channel is None:
+            connection.pending = None  # it was meant for inside TLS
+        else:
+            connection.channel = channel
+            connection.may_read = True
+            connection.flush()
+            self._poller.soon(connection)
+        self._then(channel, reason)

@@ -1,0 +1,44 @@
+"""A client's command line: its verb and its argument.
+
+Only the verbs that the session reads are told apart; each has exactly one reply (RFC 5321 4.1.1; XCLIENT and XFORWARD
+as Postfix documents them; STARTTLS by RFC 3207; LHLO by RFC 2033).  Everything else is `b""`: an unknown command, at
+which the session lets go, since what follows it may not be lines at all (DATA, BDAT, AUTH, XEXCH50 ...).
+
+Tolerated, because servers do: any case, blanks before and after the verb, LF as a line end (Postfix and Exim take it).
+Not tolerated, because servers differ on them and a proxy that guesses can be made to disagree with one: a NUL or a
+lone CR anywhere in the line, and lines over `MAX_COMMAND` octets (RFC 5321 4.5.3.1.4 asks for 512, extensions add to
+it; Exim reads 16384, Postfix 2048 at a time).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_COMMAND: Final = 4096
+
+READ: Final = frozenset(
+    (b"EHLO", b"LHLO", b"HELO", b"NOOP", b"RSET", b"HELP", b"VRFY", b"EXPN", b"XCLIENT", b"XFORWARD", b"QUIT", b"STARTTLS")
+)
+
+# Allowed before TLS where bridge mode requires it (RFC 3207 4 asks a server to refuse all but these with 530).
+BEFORE_TLS: Final = frozenset((b"EHLO", b"HELO", b"LHLO", b"NOOP", b"RSET", b"QUIT", b"STARTTLS"))
+
+
+def verb_of(line: bytes) -> bytes:
+    """The verb of a whole command line, in capitals, if it is one that the session reads; else `b""`.
+
+    `line` ends in CRLF or LF.  Never raises.
+    """
+    if len(line) > MAX_COMMAND or b"\0" in line or line.find(b"\r", 0, -2) >= 0:
+        return b""
+    words = line.split(None, 1)
+    if not words:
+        return b""
+    verb = words[0].upper()
+    return verb if verb in READ else b""
+
+
+def argument_of(line: bytes) -> bytes:
+    """What stands behind the verb, blanks and line end cut; `b""` if nothing does."""
+    words = line.split(None, 1)
+    return words[1].strip() if len(words) > 1 else b""
