@@ -20,12 +20,13 @@ peer `send` still works, and after our own `recv` does: TLS half-close, which RF
 peers mostly do not.
 
 Raises: OSError for what the socket did, as the bare socket would (a reset: ConnectionResetError);
-`TlsProblem` for what went wrong inside TLS, with a reason in words.  After either, only closing is left
-(though after a failed `send`, `recv` still gives what the peer had sent before).
+`TlsProblem` for what went wrong inside TLS, with a reason in words.  After either, only closing is left; but
+after an OSError from `send`, `recv` first gives what the peer had sent: a server's 250 right before its reset.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -61,6 +62,8 @@ __all__ = [
     "server_side",
 ]
 
+_TCP_CLOSE = 7  # in tcpi_state, the first byte of Linux's struct tcp_info
+
 MAX_RECORD = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL's recv never gives more
 
 _ALERT = re.compile(r"(?:tlsv1|tlsv13|sslv3|ssl/tls) alert (.+)")
@@ -88,12 +91,14 @@ class TlsChannel:
     `peer` is who is at the other end, for the reasons: "client" or "server".
     """
 
-    __slots__ = ("_connection_recv", "_connection_send", "clean_end", "connection", "peer")
+    __slots__ = ("_connection_recv", "_connection_send", "_ended", "_sock", "clean_end", "connection", "peer")
 
-    def __init__(self, connection: SSL.Connection, peer: str) -> None:
+    def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str) -> None:
         self.connection = connection
         self.peer = peer
         self.clean_end = False  # the peer's close_notify was seen
+        self._ended = False  # the peer has ended, in whatever way
+        self._sock = sock
         self._connection_recv = connection.recv
         self._connection_send = connection.send
 
@@ -102,7 +107,7 @@ class TlsChannel:
         """We are the TLS server."""
         connection = SSL.Connection(context, sock)
         connection.set_accept_state()
-        return cls(connection, "client")
+        return cls(connection, sock, "client")
 
     @classmethod
     def towards_server(cls, context: SSL.Context, sock: socket.socket, name: str) -> TlsChannel:
@@ -112,7 +117,7 @@ class TlsChannel:
         connection.set_connect_state()
         if server_name := _sni(name):
             connection.set_tlsext_host_name(server_name)
-        return cls(connection, "server")
+        return cls(connection, sock, "server")
 
     def handshake(self) -> bool:
         """Go on with the handshake: True when it is done, False when it waits for the socket.
@@ -126,6 +131,7 @@ class TlsChannel:
         except NoCommonProtocol:
             raise TlsProblem("the client offers ALPN protocols, but not smtp") from None
         except SSL.SysCallError as error:
+            _empty_error_queue()
             if error.args[0] <= 0:
                 raise TlsProblem(f"the {self.peer} closed the connection during the TLS handshake") from None
             what = os.strerror(error.args[0]).lower()
@@ -138,15 +144,19 @@ class TlsChannel:
 
     def recv(self, size: int) -> bytes | None:
         """At most `size` bytes and at most one record; None when there is nothing yet, b"" at the end."""
+        if self._ended:
+            return b""  # OpenSSL would call it an error, with nothing to say about it
         try:
             return self._connection_recv(size if size < MAX_RECORD else MAX_RECORD)
         except (SSL.WantReadError, SSL.WantWriteError):
             return None
         except SSL.ZeroReturnError:
-            self.clean_end = True
+            self._ended = self.clean_end = True
             return b""
         except SSL.SysCallError as error:
+            _empty_error_queue()
             if error.args[0] <= 0:
+                self._ended = True
                 return b""
             raise OSError(error.args[0], os.strerror(error.args[0])) from None
         except SSL.Error as error:
@@ -161,6 +171,7 @@ class TlsChannel:
         rest: bytes | bytearray | memoryview = data
         try:
             while True:
+                self._look_before_sending()
                 # one record a call: pyOpenSSL turns SSL_MODE_ENABLE_PARTIAL_WRITE on, and moving buffers too
                 sent += self._connection_send(rest)
                 if sent == size:
@@ -169,6 +180,7 @@ class TlsChannel:
         except (SSL.WantWriteError, SSL.WantReadError):
             return sent
         except SSL.SysCallError as error:
+            _empty_error_queue()
             if error.args[0] <= 0:
                 raise BrokenPipeError(f"the {self.peer} closed the connection") from None
             raise OSError(error.args[0], os.strerror(error.args[0])) from None
@@ -184,7 +196,7 @@ class TlsChannel:
         except (SSL.WantWriteError, SSL.WantReadError):
             return not self.connection.want_write()
         except (SSL.Error, OSError):
-            pass  # the connection is broken: nobody is left to be told
+            _empty_error_queue()  # the connection is broken: nobody is left to be told
         return True
 
     @property
@@ -212,6 +224,19 @@ class TlsChannel:
         """The protocol agreed on, "smtp" or ""."""
         return self.connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace")
 
+    def _look_before_sending(self) -> None:
+        """Raise ConnectionResetError if the peer has reset the connection.
+
+        A write that fails inside OpenSSL spoils reading too, and a reply that lies there would be lost: the message it
+        is about would come twice.  What is left is a reset within the microseconds between this look and the write.
+        """
+        try:
+            state = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:
+            return  # not TCP
+        if state[0] == _TCP_CLOSE:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
     def _explain(self, error: SSL.Error) -> str:
         """OpenSSL's reason, in our words where we have better ones."""
         queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
@@ -223,6 +248,23 @@ class TlsChannel:
                 return known.format(peer=self.peer)
         told = next((reason for reason in reasons if reason), "unknown")
         return f"TLS with the {self.peer} failed: {told[:100]}"
+
+
+_spare: list[SSL.Context] = []
+
+
+def _empty_error_queue() -> None:
+    """Take what a failed system call has left in OpenSSL's error queue, which is the whole thread's.
+
+    pyOpenSSL leaves it there, and before OpenSSL 4 the next session that merely has to wait is told of this one's
+    reset (SSL_get_error(3): "the current thread's error queue must be empty before the TLS/SSL I/O operation").
+    """
+    if not _spare:
+        _spare.append(SSL.Context(SSL.TLS_CLIENT_METHOD))
+    try:
+        _spare[0].load_verify_locations(None)  # fails at once, and raises with all that is in the queue
+    except SSL.Error:
+        pass
 
 
 def _sni(name: str) -> bytes:
