@@ -1,0 +1,102 @@
+"""The lab: one broken server for each finding, and the proxy in front of each, as two child processes.
+
+`port(finding, proxied)` is where a sender connects; `mail_to(recipient)` is what arrived, told by the server itself.
+The finding `none` is a server without fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.clients.certificates import Certificates, make
+from tests.loopback import child, free_port, wait_until
+
+START_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One message as the server got it; `tls` is the version, empty if it came in clear."""
+
+    finding: str
+    tls: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    folder: Path
+    certificates: Certificates
+    direct: dict[str, int]
+    proxied: dict[str, int]
+
+    def port(self, finding: str, proxied: bool) -> int:
+        return (self.proxied if proxied else self.direct)[finding]
+
+    def mail_to(self, recipient: str, seconds: float = 0.0) -> Arrived | None:
+        """What came for the recipient, waiting so long for it."""
+        until = time.monotonic() + seconds
+        while True:
+            for line in self._mails():
+                told = json.loads(line)
+                if recipient in told["to"]:
+                    return Arrived(told["finding"], told["tls"], Path(told["file"]).read_bytes())
+            if time.monotonic() >= until:
+                return None
+            time.sleep(0.05)
+
+    def _mails(self) -> list[str]:
+        path = self.folder / "mails.jsonl"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def proxy_log(self) -> str:
+        return (self.folder / "proxy.log").read_text(errors="replace")
+
+
+def _route(finding: str, port: int, destination: int) -> str:
+    # A second instead of 15 for the missing final line, so that the tests need not wait.
+    return (
+        f'[[route]]\nname = "{finding}"\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{destination}"]\n'
+        '[route.repair]\nunterminated_after = "1s"\n'
+    )
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def running(folder: Path, findings: Sequence[str]) -> Iterator[Lab]:
+    """A lab with these findings, in `folder`, which every user may read."""
+    folder.chmod(0o755)
+    lab = Lab(
+        folder,
+        make(folder),
+        {finding: free_port() for finding in findings},
+        {finding: free_port() for finding in findings},
+    )
+    config = folder / "proxy.toml"
+    config.write_text("".join(_route(f, lab.proxied[f], lab.direct[f]) for f in findings))
+    pairs = [f"{port}={finding}" for finding, port in lab.direct.items()]
+    with (
+        child([sys.executable, "-m", "tests.clients.servers", folder, *pairs], folder / "servers.log"),
+        child([sys.executable, "-m", "proxy", "run", "--config", config], folder / "proxy.log"),
+    ):
+        for name, ports in (("servers", lab.direct), ("proxy", lab.proxied)):
+            said = folder / f"{name}.log"
+            for port in ports.values():
+                try:
+                    wait_until(functools.partial(_answers, port), START_SECONDS, f"port {port} of {name} answers")
+                except AssertionError as late:
+                    raise RuntimeError(f"{late}\n{said.read_text(errors='replace')[-2000:]}") from None
+        yield lab

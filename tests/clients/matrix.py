@@ -1,0 +1,168 @@
+"""Every finding, every sender, with and without the proxy: `tests/run --matrix`, a table in Markdown.
+
+Each sender must send one message over TLS or not at all. A cell says what came of it: `TLS` when the message arrived
+over TLS and byte for byte, `-` when it did not arrive. Two words are without and with the proxy; one stands for both.
+`--write FILE` puts the table into FILE between its marker lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from proxy.tools.simulated_replies import BROKEN
+from tests.clients import lab as labs
+from tests.clients import postfix as postfixes
+from tests.clients.lab import Lab
+from tests.clients.senders import ALL, SENDER, Sender
+
+BEGIN, END = "<!-- matrix: written by tests/run --matrix --write README.md -->", "<!-- /matrix -->"
+POSTFIX = "Postfix"
+AT_ONCE = 6
+MESSAGE = b"".join(
+    line + b"\r\n"
+    for line in (
+        b"From: Anna <anna@sender.example>",
+        b"To: Bert <bert@domain1.com>",
+        b"Subject: byte for byte",
+        b"Date: Tue, 24 Nov 2026 07:00:00 +0000",
+        b"Message-ID: <byte-for-byte@sender.example>",
+        b"MIME-Version: 1.0",
+        b"",
+        b"Lines that look like something else:",
+        b".",
+        b"..two dots",
+        b"QUIT",
+        b"250-STARTTLS",
+        b"From here a tab\tand blanks at the end  ",
+        b"x" * 900,
+        b"",
+        *(b"%d. The quick brown fox jumps over the lazy dog." % number for number in range(200)),
+    )
+)
+
+
+def outcome(lab: Lab, finding: str, recipient: str, exact: bool, seconds: float) -> str:
+    """What came of one message, as the server tells it: TLS, -, or what should never be."""
+    arrived = lab.mail_to(recipient, seconds)
+    if arrived is None:
+        return "-"
+    if not arrived.tls:
+        return "CLEAR"
+    same = arrived.data == MESSAGE if exact else arrived.data.endswith(MESSAGE)
+    return "TLS" if same and arrived.finding == finding else "CHANGED"
+
+
+def one(lab: Lab, sender: Sender, finding: str, proxied: bool) -> str:
+    recipient = f"{uuid.uuid4().hex}@domain1.com"
+    said = sender.send(lab.port(finding, proxied), lab.certificates.ca, recipient, MESSAGE)
+    return outcome(lab, finding, recipient, sender.exact, 0.5 if said.content else 0.1)
+
+
+def by_postfix(lab: Lab, folder: Path, findings: Iterable[str]) -> dict[tuple[str, bool], str]:
+    """All of Postfix's cells at once: a domain for each server, with and without the proxy."""
+    folder.mkdir()
+    recipients = {
+        (finding, proxied): f"bert@{finding}.{proxied}.example" for finding in findings for proxied in (False, True)
+    }
+    transports = {
+        recipient.split("@")[1].lower(): f"secure:[127.0.0.1]:{lab.port(*where)}"
+        for where, recipient in recipients.items()
+    }
+    levels = {"secure": "secure match=mail.domain1.com servername=mail.domain1.com"}
+    with postfixes.running(folder, lab.certificates, transports, levels) as postfix:
+        for recipient in recipients.values():
+            postfix.submit(SENDER, recipient.lower(), MESSAGE)
+        found: dict[tuple[str, bool], str] = {}
+        for where, recipient in recipients.items():
+            delivery = postfix.delivery(recipient.lower(), 30)
+            wait = 1.0 if delivery and delivery.status == "sent" else 0.0
+            found[where] = outcome(lab, where[0], recipient.lower(), False, wait)
+        return found
+
+
+Table = dict[tuple[str, str], tuple[str, str]]
+
+
+def measure(folder: Path, findings: Sequence[str], senders: Sequence[Sender], with_postfix: bool) -> Table:
+    """(finding, sender) -> what came of it without and with the proxy."""
+    table: Table = {}
+    with labs.running(folder, findings) as lab, ThreadPoolExecutor(AT_ONCE) as pool:
+        postfix = pool.submit(by_postfix, lab, folder / "postfix", findings) if with_postfix else None
+        cells = [(finding, sender) for sender in senders for finding in findings]
+        jobs = {cell: [pool.submit(one, lab, cell[1], cell[0], proxied) for proxied in (False, True)] for cell in cells}
+        for (finding, sender), (without, through) in jobs.items():
+            table[finding, sender.name] = (without.result(), through.result())
+        if postfix is not None:
+            found = postfix.result()
+            for finding in findings:
+                table[finding, POSTFIX] = (found[finding, False], found[finding, True])
+    return table
+
+
+def cell(pair: tuple[str, str]) -> str:
+    return pair[0] if pair[0] == pair[1] else f"{pair[0]} → {pair[1]}"
+
+
+def markdown(table: Table) -> str:
+    """Findings downwards, senders across."""
+    findings = list(dict.fromkeys(finding for finding, _ in table))
+    names = list(dict.fromkeys(name for _, name in table))
+    if POSTFIX in names:
+        names.insert(0, names.pop(names.index(POSTFIX)))
+    rows = [f"| finding | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    rows += [f"| `{finding}` | {' | '.join(cell(table[finding, name]) for name in names)} |" for finding in findings]
+    return "\n".join(rows)
+
+
+def read(text: str) -> dict[tuple[str, str], str]:
+    """(finding, sender) -> cell, of the table between the markers in `text`; empty if there is none."""
+    found = re.search(f"{re.escape(BEGIN)}(.*?){re.escape(END)}", text, re.DOTALL)
+    if found is None:
+        return {}
+    rows = [
+        [part.strip(" `") for part in line.strip("|").split("|")]
+        for line in found[1].split("\n")
+        if line.startswith("|")
+    ]
+    names = rows[0][1:]
+    return {(row[0], name): value for row in rows[2:] for name, value in zip(names, row[1:], strict=True)}
+
+
+def write(path: Path, table: str) -> None:
+    """Into `path`, between the markers. Raises ValueError when it has none."""
+    text = path.read_text()
+    changed, number = re.subn(f"({re.escape(BEGIN)}).*?({re.escape(END)})", f"\\1\n{table}\n\\2", text, flags=re.DOTALL)
+    if not number:
+        raise ValueError(f"{path} lacks the lines {BEGIN} and {END}")
+    path.write_text(changed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/run --matrix", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into FILE, between its markers")
+    chosen = parser.parse_args()
+    senders = [sender for sender in ALL if not sender.missing()]
+    for sender in ALL:
+        if why := sender.missing():
+            print(f"left out: {sender.name}: {why}", file=sys.stderr)
+    if why := postfixes.missing():
+        print(f"left out: {POSTFIX}: {why}", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-matrix-")))
+        table = markdown(measure(folder, ["none", *BROKEN], senders, not postfixes.missing()))
+    print(table)
+    if chosen.write:
+        write(chosen.write, table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

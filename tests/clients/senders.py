@@ -1,0 +1,210 @@
+"""Real senders, each told to send one message and to do it over TLS or not at all.
+
+A sender gets a port of 127.0.0.1 where `mail.domain1.com` is to be found, the certificate authority to trust, and the
+message with CRLF line ends. Where the program can check the server's name it does, so a session that succeeded through
+the proxy had TLS from end to end. Whether the message arrived is the server's to say, not the sender's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiosmtplib
+
+from tests.clients.certificates import NAME
+from tests.loopback import TOP
+
+SENDER = "anna@sender.example"
+HELO = "sender.example"
+LIMIT = 9.0  # seconds for one message; a sender that hangs has failed
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a sender reported of its own: whether it was content, and its words."""
+
+    content: bool
+    words: str
+
+
+class Sender(ABC):
+    """One program. `exact`: it sends the message's bytes as they are and adds no header."""
+
+    name: str
+    exact = True
+
+    def missing(self) -> str:
+        """Why it can't be used here, or empty."""
+        return ""
+
+    @abstractmethod
+    def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said: ...
+
+
+def _command(command: list[str], stdin: bytes) -> Said:
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, timeout=LIMIT, check=False, cwd=TOP)
+    except subprocess.TimeoutExpired as late:
+        return Said(False, f"hung: {(late.stdout or b'')[-300:]!r}")
+    return Said(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
+
+
+class Program(Sender):
+    """A sender that is a command."""
+
+    program: str
+
+    def missing(self) -> str:
+        return "" if shutil.which(self.program) else f"{self.program} is not installed"
+
+    def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
+        return _command([self.program, *self.arguments(port, ca, recipient)], self.stdin(recipient, message))
+
+    def stdin(self, recipient: str, message: bytes) -> bytes:
+        return message
+
+    @abstractmethod
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]: ...
+
+
+class Swaks(Program):
+    name = program = "swaks"
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        where = ["--server", "127.0.0.1", "--port", str(port), "--helo", HELO, "--from", SENDER, "--to", recipient]
+        tls = ["--tls", "--tls-verify", "--tls-ca-path", str(ca), "--tls-sni", NAME]
+        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", "7", "--data", "-"]
+
+    def stdin(self, recipient: str, message: bytes) -> bytes:
+        # Without its fix-up swaks sends what it is given: the dots doubled and the end are ours then.
+        return message.replace(b"\r\n.", b"\r\n..") + b"."
+
+
+class Curl(Program):
+    name = program = "curl"
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        where = ["--resolve", f"{NAME}:{port}:127.0.0.1", f"smtp://{NAME}:{port}/{HELO}"]
+        mail = ["--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", "-"]
+        return ["--silent", "--show-error", "--ssl-reqd", "--cacert", str(ca), "--max-time", "7", *where, *mail]
+
+
+class Msmtp(Program):
+    name = program = "msmtp"
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        where = ["--host=127.0.0.1", f"--port={port}", f"--domain={HELO}", f"--from={SENDER}", "--timeout=7"]
+        tls = ["--tls=on", "--tls-starttls=on", f"--tls-trust-file={ca}", f"--tls-host-override={NAME}"]
+        return ["--file=/dev/null", *where, *tls, "--set-date-header=off", "--", recipient]
+
+    def stdin(self, recipient: str, message: bytes) -> bytes:
+        return message.replace(b"\r\n", b"\n")
+
+
+class OpenSSL(Program):
+    """Not a sender but the tool that every admin reaches for: it says STARTTLS whatever it was shown."""
+
+    name = "openssl s_client"
+    program = "openssl"
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        where = ["s_client", "-connect", f"127.0.0.1:{port}", "-starttls", "smtp", "-name", HELO, "-servername", NAME]
+        return [*where, "-CAfile", str(ca), "-verify_return_error", "-verify_hostname", NAME, "-quiet", "-nocommands"]
+
+    def stdin(self, recipient: str, message: bytes) -> bytes:
+        envelope = f"EHLO {HELO}\r\nMAIL FROM:<{SENDER}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode()
+        return envelope + message.replace(b"\r\n.", b"\r\n..") + b".\r\nQUIT\r\n"
+
+
+class _ByName(smtplib.SMTP):
+    """smtplib's client for mail.domain1.com, which is on 127.0.0.1 here; the name is what TLS checks."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port), timeout)
+
+
+class Smtplib(Sender):
+    name = "Python smtplib"
+
+    def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
+        try:
+            with _ByName(NAME, port, HELO, LIMIT) as smtp:
+                smtp.starttls(context=ssl.create_default_context(cafile=str(ca)))
+                smtp.sendmail(SENDER, [recipient], message)
+        except (OSError, smtplib.SMTPException) as refused:
+            return Said(False, repr(refused))
+        return Said(True, "")
+
+
+class Aiosmtplib(Sender):
+    name = "aiosmtplib"
+
+    def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
+        async def mail() -> None:
+            client = aiosmtplib.SMTP(
+                hostname="127.0.0.1", port=port, local_hostname=HELO, timeout=LIMIT, start_tls=False, use_tls=False
+            )
+            async with client:
+                trust = ssl.create_default_context(cafile=str(ca))
+                await client.starttls(tls_context=trust, server_hostname=NAME)
+                await client.sendmail(SENDER, [recipient], message)
+
+        try:
+            asyncio.run(asyncio.wait_for(mail(), LIMIT))
+        except (OSError, aiosmtplib.SMTPException, ValueError, TimeoutError) as refused:
+            return Said(False, repr(refused))
+        return Said(True, "")
+
+
+class TwistedClient(Program):
+    """Twisted's ESMTPClient, in a process of its own, since there is one reactor a process."""
+
+    name = "Twisted"
+    program = sys.executable
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        return ["-W", "ignore", "-m", "tests.clients.twisted_sender", str(port), str(ca), SENDER, recipient]
+
+    def stdin(self, recipient: str, message: bytes) -> bytes:
+        return message.replace(b"\r\n", b"\n")
+
+
+class PerlNetSmtp(Program):
+    name = "Perl Net::SMTP"
+    program = "perl"
+    SCRIPT = """
+        use Net::SMTP; my ($port, $ca, $name, $helo, $from, $to) = @ARGV; my $message = do { local $/; <STDIN> };
+        my $smtp = Net::SMTP->new("127.0.0.1", Port => $port, Hello => $helo, Timeout => 7) or die "no session: $@";
+        defined $smtp->supports("STARTTLS") or die "STARTTLS is not offered";
+        $smtp->starttls(SSL_ca_file => $ca, SSL_verifycn_name => $name, SSL_hostname => $name) or die $smtp->message;
+        $smtp->mail($from) && $smtp->to($to) && $smtp->data or die $smtp->message;
+        $smtp->datasend($message); $smtp->dataend or die $smtp->message; $smtp->quit;
+    """
+
+    def missing(self) -> str:
+        if not shutil.which("perl"):
+            return "perl is not installed"
+        found = subprocess.run(
+            ["perl", "-MNet::SMTP", "-MIO::Socket::SSL", "-e", "1"], capture_output=True, check=False
+        )
+        return "" if found.returncode == 0 else "Perl's Net::SMTP or IO::Socket::SSL is not installed"
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        return ["-e", self.SCRIPT, str(port), str(ca), NAME, HELO, SENDER, recipient]
+
+    def stdin(self, recipient: str, message: bytes) -> bytes:
+        return message.replace(b"\r\n", b"\n")
+
+
+ALL: tuple[Sender, ...] = (
+    Smtplib(), Aiosmtplib(), Swaks(), Curl(), Msmtp(), PerlNetSmtp(), TwistedClient(), OpenSSL(),
+)  # fmt: skip

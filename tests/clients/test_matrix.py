@@ -1,0 +1,79 @@
+"""The matrix of findings and real senders: what the proxy promises for each cell, and that the README shows this table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.smtp.findings import CATALOGUE
+from proxy.tools.simulated_replies import BROKEN
+from tests.clients import postfix as postfixes
+from tests.clients.matrix import POSTFIX, Table, cell, markdown, measure, read, write
+from tests.clients.senders import ALL
+from tests.loopback import TOP
+
+# Whom the proxy does not bring to TLS, and why.
+ENDED = {"xclient-offered"}  # a stranger must not borrow the trust that the server has in the proxy: 421
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    senders = [sender for sender in ALL if not sender.missing()]
+    with tempfile.TemporaryDirectory(prefix="ehlo-matrix-") as folder:
+        yield measure(Path(folder), ["none", *BROKEN], senders, not postfixes.missing())
+
+
+def test_no_message_ever_arrives_in_clear_or_changed(table: Table) -> None:
+    assert {where: pair for where, pair in table.items() if not {*pair} <= {"TLS", "-"}} == {}
+
+
+def test_whoever_needs_a_repair_that_is_made_sends_over_tls_through_the_proxy(table: Table) -> None:
+    made = {finding for finding in BROKEN if CATALOGUE[finding].done == "repair"}
+    assert len(made) > 10
+    assert {where: pair for where, pair in table.items() if where[0] in made and pair[1] != "TLS"} == {}
+
+
+def test_the_proxy_takes_tls_from_nobody_who_had_it(table: Table) -> None:
+    lost = {where for where, pair in table.items() if pair == ("TLS", "-")}
+    assert {finding for finding, _ in lost} <= ENDED
+
+
+def test_what_is_not_repaired_is_as_without_the_proxy(table: Table) -> None:
+    kept = {
+        where: pair
+        for where, pair in table.items()
+        if where[0] not in ENDED and (where[0] == "none" or CATALOGUE[where[0]].done == "report") and pair[0] != pair[1]
+    }
+    assert kept == {}
+
+
+def test_postfix_and_smtplib_are_helped_with_the_case_that_started_it(table: Table) -> None:
+    if why := postfixes.missing():
+        pytest.skip(why)
+    assert table["greeting-not-first", POSTFIX] == table["greeting-not-first", "Python smtplib"] == ("-", "TLS")
+
+
+def test_the_table_in_the_readme_is_what_was_measured(table: Table) -> None:
+    shown = read((TOP / "README.md").read_text())
+    if not shown:
+        pytest.skip("README.md has no table between the markers")
+    measured = {where: cell(pair) for where, pair in table.items()}
+    assert {where: value for where, value in shown.items() if where in measured and measured[where] != value} == {}
+    assert {finding for finding, _ in shown} == {"none", *BROKEN}, "tests/run --matrix --write README.md"
+
+
+def test_a_table_that_is_written_reads_the_same(tmp_path: Path) -> None:
+    made: Table = {("none", "curl"): ("TLS", "TLS"), ("none", "swaks"): ("-", "TLS")}
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- matrix: written by tests/run --matrix --write README.md -->\nold\n<!-- /matrix -->\nbehind\n"
+    )
+    write(page, markdown(made))
+    assert read(page.read_text()) == {where: cell(pair) for where, pair in made.items()}
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("behind\n")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        write(Path(__file__).parent / "certificates.py", "")

@@ -1,0 +1,65 @@
+"""Loopback ports and child processes for the tests that start real programs.
+
+A child is ended by its own process id and never outlives the test; nothing here listens on anything but loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+STOP_SECONDS = 5.0
+TOP = Path(__file__).parent.parent
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """A loopback port that nobody has now, below the range from which the kernel takes ports for clients."""
+    for port in random.sample(range(10240, 32000), 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port in 200 tries")
+
+
+def wait_until(look: Callable[[], T], seconds: float, what: str) -> T:
+    """The first true thing that `look` gives; AssertionError with `what` after so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        if found := look():
+            return found
+        assert time.monotonic() < until, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def child(
+    command: Sequence[str | Path], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running program whose stdout and stderr go to `log`; ended by SIGTERM, then SIGKILL."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=TOP,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
