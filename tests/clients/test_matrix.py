@@ -1,4 +1,4 @@
-"""The matrix of findings and real senders: what the proxy promises for each cell, and that the README shows this table."""
+"""The matrix of findings and real senders: what is promised for each cell, and that the README shows this table."""
 
 from __future__ import annotations
 
