@@ -213,10 +213,11 @@ def test_one_sessions_reset_is_no_other_sessions() -> None:
         far.close()
         until(lambda: near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x07")
         assert outward.shutdown()
-        assert other.recv(1) is None
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         with pytest.raises(SSL.Error) as caught:
-            SSL.Context(SSL.TLS_CLIENT_METHOD).load_verify_locations(None)  # fails with all that is in the queue
-        assert "system library" not in str(caught.value)
+            context.load_verify_locations(None)  # fails, with all that is in the queue
+        assert caught.value.args == ([],)
+        assert other.recv(1) is None
 
 
 def test_after_close_notify_the_other_direction_goes_on(version: str) -> None:
