@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from proxy.settings import SettingsError, from_arguments, load
-    from proxy.settings_files import own_addresses
+    from proxy.net.own_addresses import own_addresses
 
     path: str = arguments.config or DEFAULT_CONFIG
     reread: Callable[[], Settings] | None = None

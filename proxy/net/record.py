@@ -32,6 +32,7 @@ FORMAT = 1
 MAX_RECORD = 1024 * 1024  # bytes of one file
 MAX_LINE = 16 * 1024  # a longer line is written in pieces
 
+HANDSHAKE = b"\x16"  # ContentType of a TLS record (RFC 8446 5.1) that begins a session; no command starts so
 MESSAGE_VERBS = frozenset({b"MAIL", b"BDAT"})
 
 DIALOGUE, KEPT, CLOSED = "dialogue", "kept", "closed"  # what a direction's bytes are
@@ -49,6 +50,7 @@ class Recorder:
         "_message_verb",
         "_pending",
         "_size",
+        "_starttls_said",
         "_started_at",
         "_story",
     )
@@ -62,6 +64,7 @@ class Recorder:
         self._started_at = self._last = started_at
         self._complain = complain
         self._size = 0
+        self._starttls_said = False  # it was the client's last command
         self._pending = {"client": b"", "server": b""}
         self._from = {"client": DIALOGUE, "server": DIALOGUE}
         self._message_verb = b""
@@ -86,7 +89,7 @@ class Recorder:
         self._bytes("server", data, now, self._server_line)
 
     def let_go(self, direction: str, now: float, verb: bytes) -> None:
-        """The proxy reads `direction` (`from_client`, `from_server`) no longer, because of the command `verb`.
+        """The proxy reads `direction` (`client` or `from_client`, and so on) no longer, because of the command `verb`.
 
         `verb` may be empty for a command that is not read: what the client's line was is known here.  It must be told
         of both directions: until then the server's lines count as replies to commands that were read.
@@ -103,12 +106,21 @@ class Recorder:
         return self._file is not None and self._from[_side(direction)] != CLOSED
 
     def tls_started(self, now: float) -> None:
+        """Pass-through: the 220 to STARTTLS is through, and what follows are the two peers' TLS records."""
+        if self._file is not None and DIALOGUE in self._from.values():
+            self._pending = {"client": b"", "server": b""}
+            self._from = {"client": CLOSED, "server": CLOSED}
+            self._write(now, "proxy", note="from here on TLS, end to end: relayed unread, and not kept")
+            self._flush()
+
+    def inside_tls(self, now: float) -> None:
         """Bridge: both sides are inside TLS and are read afresh.  Nothing will be kept there after MAIL."""
         if self._file is None:
             return
         self._pending = {"client": b"", "server": b""}
         self._from = {"client": DIALOGUE, "server": DIALOGUE}
         self._message_verb = b""
+        self._starttls_said = False
         self._keep = 0
         self._write(now, "proxy", note="TLS on both sides; what follows is inside it")
         self._flush()
@@ -153,6 +165,9 @@ class Recorder:
     def _bytes(self, side: str, data: bytes, now: float, line_came: Callable[[bytes, float], None]) -> None:
         if self._file is None or self._from[side] == CLOSED:
             return
+        if self._starttls_said and data[:1] == HANDSHAKE and side == "client":
+            self.tls_started(now)  # the client's first bytes behind the 220 may come before we are told
+            return
         *lines, rest = (self._pending[side] + data).split(b"\n")
         self._pending[side] = b""
         for line in lines:
@@ -172,13 +187,14 @@ class Recorder:
             self._close()
         elif self._from["client"] == KEPT:
             self._keep_some("client", line, now)
-        elif verb_of(line):
+        elif verb := verb_of(line):
+            self._starttls_said = verb == b"STARTTLS"
             self._write(now, "client", line)
         else:
-            verb = _message_verb(line)
-            if verb:
+            message_verb = _message_verb(line)
+            if message_verb:
                 self._write(now, "client", line)
-            self._leave("client", verb, now)
+            self._leave("client", message_verb, now)
 
     def _server_line(self, line: bytes, now: float) -> None:
         if self._from["server"] == KEPT:
@@ -187,19 +203,20 @@ class Recorder:
             self._write(now, "server", line)
 
     def _leave(self, side: str, verb: bytes, now: float) -> None:
-        """This direction is let go because of `verb`."""
+        """This direction is let go because of `verb`; that is told once, for both directions."""
+        told = any(state != DIALOGUE for state in self._from.values())
         if verb in MESSAGE_VERBS:
             self._from[side] = KEPT if self._keep else CLOSED
-            if not self._message_verb:
-                self._message_verb = verb
-                self._write(
-                    now, "proxy", note=f"at {verb.decode()} the proxy lets go; {self._keep} bytes more are kept"
-                )
-            return
-        self._from[side] = CLOSED
-        self._pending[side] = b""
-        what = verb.decode() if verb in READ else "a command that the proxy does not read"
-        self._write(now, "proxy", note=f"from {what} on the {side}'s bytes are relayed unread, and not kept")
+            self._message_verb = verb
+            kept = f"{self._keep} bytes of it are kept" if self._keep else "none of it is kept"
+            note = f"from {verb.decode()} on all is relayed unread; {kept}"
+        else:
+            self._from[side] = CLOSED
+            self._pending[side] = b""
+            what = verb.decode() if verb in READ else "a command that the proxy does not read"
+            note = f"from {what} on all is relayed unread, and not kept"
+        if not told:
+            self._write(now, "proxy", note=note)
 
     def _keep_some(self, side: str, data: bytes, now: float | None) -> None:
         """Bytes behind MAIL or BDAT, as far as the allowance of both directions reaches."""
@@ -308,7 +325,7 @@ class Recorders:
 
 
 def _side(direction: str) -> str:
-    return "client" if direction == "from_client" else "server"
+    return direction.removeprefix("from_")
 
 
 def _message_verb(line: bytes) -> bytes:

@@ -33,7 +33,7 @@ def run(path: str, out: TextIO, err: TextIO) -> int:
         return 2
     style = style_for(out)
     print(style("bold", _title(head)), end="\n\n", file=out)
-    for line in Dialogue(width_for(out), style, _claim).render(spoken):
+    for line in Dialogue(width_for(out), style, claim).render(spoken):
         print(line, file=out)
     return 0
 
@@ -105,7 +105,7 @@ def _title(head: dict[str, Any]) -> str:
     return printable(", ".join(parts))
 
 
-def _claim(finding: str) -> str:
+def claim(finding: str) -> str:
     """The catalogue's words for a finding; empty for an id that it does not have (a transcript of another version)."""
     from proxy.smtp.findings import CATALOGUE
 

@@ -139,20 +139,24 @@ def test_tls_records_are_not_kept(tmp_path: Path) -> None:
     recorder = begun(tmp_path, keep=1000)
     recorder.client_bytes(b"STARTTLS\r\n", 101.0)
     recorder.server_bytes(b"220 go\r\n", 101.0)
-    recorder.let_go("from_client", 101.0, b"STARTTLS")
-    recorder.let_go("from_server", 101.0, b"STARTTLS")
     recorder.client_bytes(b"\x16\x03\x01\n\x00", 101.0)
+    recorder.let_go("client", 101.0, b"")
+    recorder.tls_started(101.0)
     recorder.server_bytes(b"\x16\x03\x03\n\x00", 101.0)
     recorder.end()
     assert lines(tmp_path, "client") == "STARTTLS\r\n"
     assert lines(tmp_path, "server") == "220 go\r\n"
+    assert [entry["note"].partition(":")[0] for entry in entries(tmp_path) if entry["side"] == "proxy"] == [
+        "session",
+        "from here on TLS, end to end",
+        "end",
+    ]
 
 
 def test_inside_tls_the_dialogue_is_kept_but_no_mail(tmp_path: Path) -> None:
     recorder = begun(tmp_path, keep=1000)
     recorder.client_bytes(b"STARTTLS\r\n", 101.0)
-    recorder.let_go("from_client", 101.0, b"STARTTLS")
-    recorder.tls_started(102.0)
+    recorder.inside_tls(102.0)
     recorder.client_bytes(b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<secret@b>\r\n", 103.0)
     recorder.end()
     assert lines(tmp_path, "client") == "STARTTLS\r\nEHLO a\r\nMAIL FROM:<a@b>\r\n"
