@@ -91,7 +91,16 @@ class TlsChannel:
     `peer` is who is at the other end, for the reasons: "client" or "server".
     """
 
-    __slots__ = ("_connection_recv", "_connection_send", "_ended", "_sock", "clean_end", "connection", "peer")
+    __slots__ = (
+        "_connection_recv",
+        "_connection_send",
+        "_ended",
+        "_fileno",
+        "_sock",
+        "clean_end",
+        "connection",
+        "peer",
+    )
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str) -> None:
         self.connection = connection
@@ -99,6 +108,7 @@ class TlsChannel:
         self.clean_end = False  # the peer's close_notify was seen
         self._ended = False  # the peer has ended, in whatever way
         self._sock = sock
+        self._fileno = sock.fileno
         self._connection_recv = connection.recv
         self._connection_send = connection.send
 
@@ -124,6 +134,8 @@ class TlsChannel:
 
         Raises TlsProblem, also for an end and a reset, since nothing but the handshake was under way.
         """
+        if self._fileno() < 0:
+            raise TlsProblem(f"the connection to the {self.peer} is closed")
         try:
             self.connection.do_handshake()
         except (SSL.WantReadError, SSL.WantWriteError):
@@ -146,6 +158,8 @@ class TlsChannel:
         """At most `size` bytes and at most one record; None when there is nothing yet, b"" at the end."""
         if self._ended:
             return b""  # OpenSSL would call it an error, with nothing to say about it
+        if self._fileno() < 0:
+            raise _closed()
         try:
             return self._connection_recv(size if size < MAX_RECORD else MAX_RECORD)
         except (SSL.WantReadError, SSL.WantWriteError):
@@ -191,6 +205,8 @@ class TlsChannel:
 
     def shutdown(self) -> bool:
         """Send close_notify.  False when the socket takes nothing now: call again.  Never raises."""
+        if self._fileno() < 0:
+            return True
         try:
             self.connection.shutdown()
         except (SSL.WantWriteError, SSL.WantReadError):
@@ -225,11 +241,13 @@ class TlsChannel:
         return self.connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace")
 
     def _look_before_sending(self) -> None:
-        """Raise ConnectionResetError if the peer has reset the connection.
+        """Raise ConnectionResetError if the peer has reset the connection, OSError if the owner has closed it.
 
         A write that fails inside OpenSSL spoils reading too, and a reply that lies there would be lost: the message it
         is about would come twice.  What is left is a reset within the microseconds between this look and the write.
         """
+        if self._fileno() < 0:
+            raise _closed()
         try:
             state = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         except OSError:
@@ -248,6 +266,11 @@ class TlsChannel:
                 return known.format(peer=self.peer)
         told = next((reason for reason in reasons if reason), "unknown")
         return f"TLS with the {self.peer} failed: {told[:100]}"
+
+
+def _closed() -> OSError:
+    """OpenSSL keeps the number of the descriptor, which by now may be another session's."""
+    return OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 _spare: list[SSL.Context] = []

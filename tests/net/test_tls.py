@@ -220,6 +220,27 @@ def test_one_sessions_reset_is_no_other_sessions() -> None:
         assert other.recv(1) is None
 
 
+def test_a_closed_socket_is_not_mistaken_for_the_next_one_of_its_number() -> None:
+    with tcp_pair() as (near, far), tcp_pair() as (near_2, far_2):
+        outward, _ = channels(near, far)
+        fresh = TlsChannel.towards_server(server_side(ANYONE), near_2, NAME)
+        for channel, sock in ((outward, near), (fresh, near_2)):
+            number = sock.fileno()
+            sock.close()
+            with tcp_pair() as (next_one, its_peer):
+                assert number in (next_one.fileno(), its_peer.fileno())
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    channel.send(b"x")
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    channel.recv(1)
+                assert channel.shutdown()
+                assert problem_of(channel.handshake) == "the connection to the server is closed"
+                for end in (next_one, its_peer):
+                    with pytest.raises(BlockingIOError):
+                        end.recv(1)
+        del far_2
+
+
 def test_after_close_notify_the_other_direction_goes_on(version: str) -> None:
     with tcp_pair() as (near, far):
         outward, inward = channels(near, far, version)
