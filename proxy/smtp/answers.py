@@ -15,14 +15,29 @@ was not.  They are removed while nothing but STARTTLS is outstanding, and end th
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import lru_cache
+from typing import Final
 
 from proxy.smtp.ehlo import ReplyProgress, looks_like_ehlo_line
 from proxy.smtp.events import EhloReplied, Injected, NextDestination, ReleaseServer, StarttlsAnswered, XclientOffered
+from proxy.smtp.lines import split_lines
 from proxy.smtp.repair import EhloContext, RepairResult, repair_reply
 from proxy.smtp.replies import code_of, ends_reply
 from proxy.smtp.state import EHLO_WAIT, GOES_ON_AFTER, MAX_REPLY_LINE, Owed, Phase, Reply, SessionState
 
-NOT_TRUSTED = "not available to this client"
+NOT_TRUSTED: Final = "not available to this client"
+MAX_RECALLED: Final = 4096  # octets of a reply whose end is remembered; real ones have some hundred
+
+
+@lru_cache(maxsize=256)
+def leaves_at_once(raw: bytes, banner: bytes) -> bool:
+    """Whether these whole lines are one EHLO reply of 250 lines whose end leaves no doubt."""
+    progress = ReplyProgress(banner)
+    for line in split_lines(raw):
+        if progress.final_seen or line[:3] != b"250":
+            return False
+        progress.add(line)
+    return progress.final_seen and progress.settled and not progress.too_long
 
 
 class Answers(SessionState):
@@ -33,6 +48,8 @@ class Answers(SessionState):
     def read_server(self) -> None:
         """Take every whole line that is there, then judge what is left at the end of the turn."""
         lines = self.server_lines
+        if self.owed and self.owed[0].kind is Reply.EHLO and self.progress is None and self._known_reply():
+            return
         while True:
             line = lines.next()
             if line is None:
@@ -46,6 +63,18 @@ class Answers(SessionState):
             self._endless_line()
         if self.progress is not None:
             self._end_of_turn()
+
+    def _known_reply(self) -> bool:
+        """The shortcut for the usual case: the reply came in one piece, and the same was read before."""
+        raw = self.server_lines.take_in_one()
+        if not raw:
+            return False
+        if len(raw) <= MAX_RECALLED and not self.memory.ends_early and leaves_at_once(raw, self.banner):
+            self.held.append(raw)
+            self.finish_ehlo()
+            return True
+        self.server_lines.feed(raw)
+        return False
 
     def _line(self, line: bytes) -> None:
         if self.long_line:

@@ -93,6 +93,15 @@ class LineBuffer:
         """The unfinished line is longer than `max_line`: no line end will make it a good one."""
         return self._held > self.max_line and self.pending > self.max_line
 
+    def take_in_one(self) -> bytes:
+        """All that is held, if that is one piece as it was fed, and whole lines; else nothing is taken and `b""`."""
+        chunk = self._chunk
+        if self._start or self._part or self._queue or chunk[-1:] != b"\n":
+            return b""
+        self._chunk = b""
+        self._held = 0
+        return chunk
+
     def take_pending(self) -> bytes:
         """All that is held, in order, whole lines too; nothing is held afterwards.
 
