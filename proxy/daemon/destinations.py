@@ -4,7 +4,7 @@
 tables of all workers, for `/status.json` and the status page.
 
 Destinations are few where they are configured, but with interception a client chooses them: the table is bounded by
-MAX_DESTINATIONS, those not seen for the longest going first, and of a reply only so many lines are kept.
+MAX_DESTINATIONS, those not seen for the longest going first, and of a reply only the first MAX_REPLY bytes are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.smtp.repair import RepairResult
 
 MAX_DESTINATIONS = 256
-MAX_LINES = 60  # kept of a reply, each cut at 200 bytes; the log's 8 KiB hold no more either
+MAX_REPLY = 4096  # bytes kept of a reply, in whole lines cut at 200; the log's 8 KiB hold no more of two either
 _MAX_CACHED_REPLY = 4096  # bytes; what `repair_reply` caches anyway costs nothing to point to
 _TELL_AGAIN_AFTER = 60.0
 _FORGET_AFTER = 24 * 3600.0
@@ -54,9 +54,21 @@ class EhloState:
             return False
         self.signature = signature
         self.findings = findings
-        self.before = tuple(line[: MAX_PEER_TEXT + 1] for line in result.before[:MAX_LINES])
-        self.after = tuple(line[: MAX_PEER_TEXT + 1] for line in result.after[:MAX_LINES])
+        self.before = _kept(result.before)
+        self.after = _kept(result.after)
         return True
+
+
+def _kept(lines: Sequence[bytes]) -> tuple[bytes, ...]:
+    kept: list[bytes] = []
+    size = 0
+    for line in lines:
+        cut = line[:MAX_PEER_TEXT]
+        size += len(cut)
+        if size > MAX_REPLY:
+            break
+        kept.append(cut)
+    return tuple(kept)
 
 
 def _without_greeting_text(result: RepairResult) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
@@ -152,8 +164,8 @@ class DestinationState:
             "seen_at": self.seen_at,
             "ehlo_at": shown.at,
             "findings": list(unique(findings)),
-            "before": [escape(line[:MAX_PEER_TEXT]) for line in shown.before],
-            "after": [escape(line[:MAX_PEER_TEXT]) for line in shown.after],
+            "before": list(map(escape, shown.before)),
+            "after": list(map(escape, shown.after)),
             "certificate_not_after": self.certificate_not_after,
         }
 

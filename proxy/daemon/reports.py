@@ -93,7 +93,9 @@ class Reports:
             self._emit(story, "debug", "destination-connected", {"seconds": seconds})
 
     def destination_failed(self, route: str, destination: str, name: str, reason: str, story: Story | None) -> None:
-        failures = self.destinations.state(route, name, destination).failed(self._now())
+        # A name that has no address is told as its own address.
+        address = "" if name and destination.rpartition(":")[0] == name else destination
+        failures = self.destinations.state(route, name, address).failed(self._now())
         level = "warning" if failures else "debug"
         fields: dict[str, object] = self.session_fields(story) if story is not None else {"route": route}
         fields["destination"] = _destination(name, destination)
@@ -150,6 +152,8 @@ class Reports:
     def noticed(self, story: Story | None, event: str, level: str, fields: dict[str, object]) -> None:
         told = self.session_fields(story) if story is not None else {}
         told.update(fields)
+        if event == "ehlo-findings" and story is not None:
+            self._count_late(story, told)
         self.log.emit(level, event, told, max_text=_MAX_NOTICE)
 
     def refused(self, story: Story) -> None:
@@ -231,6 +235,15 @@ class Reports:
     def _emit(self, story: Story, level: str, event: str, fields: dict[str, object]) -> None:
         self.log.emit(level, event, {**self.session_fields(story), **fields})
 
+    def _count_late(self, story: Story, told: dict[str, object]) -> None:
+        """EHLO lines that came after their reply was over: findings like those of a reply, in the same form."""
+        repaired = bool(told.get("repaired"))
+        findings = told.get("findings")
+        ids = [str(finding_id) for finding_id in findings] if isinstance(findings, (list, tuple)) else []
+        for finding_id in ids:
+            self.metrics.route(story.route).found(finding_id, repaired)
+        told["repaired"] = ids if repaired else []
+
     def _tell_refused(self, now: float) -> None:
         for client, count in self._refusals.untold(now):
             self.log.emit("info", "refused", {"client": client, "count": count})
@@ -305,6 +318,8 @@ def _destination(name: str, address: str) -> str:
     if not name or not address or name == address:
         return address or name
     host, _, port = address.rpartition(":")
+    if host == name:
+        return address
     host = host if host.startswith("[") else f"[{host}]"
     return f"{name.removesuffix(':' + port)}{host}:{port}"
 

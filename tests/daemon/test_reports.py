@@ -232,6 +232,17 @@ def test_findings_are_counted_once_a_reply() -> None:
     assert daemon.events()[0]["findings"] == ["keyword-case", "keyword-invalid"]
 
 
+@pytest.mark.parametrize("repaired", [True, False])
+def test_late_ehlo_lines_are_told_and_counted_as_findings_of_a_reply_are(repaired: bool) -> None:
+    daemon = Daemon()
+    fields = {"findings": ["final-line-early"], "repaired": repaired, "before": [b"250 HELP"], "phase": "late"}
+    daemon.reports.noticed(daemon.story(), "ehlo-findings", "info", fields)
+    (event,) = daemon.events()
+    assert event["repaired"] == (["final-line-early"] if repaired else [])
+    assert event["before"] == ["250 HELP"]
+    assert daemon.metrics.route("domain1").findings == {("final-line-early", repaired): 1}
+
+
 def test_sessions_are_open_until_they_end() -> None:
     daemon = Daemon()
     stories = [daemon.story() for _ in range(3)]
@@ -259,6 +270,17 @@ def test_a_destination_that_goes_down_is_told_then_once_a_minute() -> None:
     (event,) = daemon.events()
     assert event["route"] == "domain1"
     assert "session" not in event
+
+
+def test_a_name_that_has_no_address_is_down_until_it_has_one() -> None:
+    daemon = Daemon()
+    daemon.reports.destination_failed("domain1", "mx.example:25", "mx.example", "no such name", None)
+    assert daemon.events()[0]["destination"] == "mx.example:25"
+    (row,) = daemon.reports.snapshot()["destinations"]
+    assert (row["name"], row["address"], row["up"]) == ("mx.example", "", False)
+    daemon.reports.destination_connected(daemon.story(name="mx.example"), 0.0)
+    (row,) = daemon.reports.snapshot()["destinations"]
+    assert (row["address"], row["up"]) == ("192.0.2.10:25", True)
 
 
 def test_refusals_are_session_ends_up_to_twenty_a_minute_then_counted() -> None:
