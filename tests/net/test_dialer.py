@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import errno
 import gc
+import ipaddress
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import globalLogPublisher
 
 from proxy.net import attempt as attempt_module
-from proxy.net.deadlines import Deadlines
 from proxy.net.destination import Exchange, FailureMemory, NotResolved, Server, Surroundings
 from proxy.net.dial import Dial
 from proxy.net.dialer import Dialer
-from proxy.net.poller import Poller
 from proxy.settings import Destination, Route, Timeouts
+from tests.own_reactor import OwnReactor
 
 
 class Names:
@@ -91,15 +89,11 @@ class Owner:
         self.error = error
 
 
-class Lab:
-    """One route's dialer on a reactor of its own, and servers on loopback."""
+class Lab(OwnReactor):
+    """One route's dialer, and servers on loopback."""
 
     def __init__(self) -> None:
-        self.reactor = EPollReactor()
-        self.reactor.seconds = time.monotonic
-        self.poller = Poller(self.reactor)
-        self.poller.start()
-        self.deadlines = Deadlines(self.reactor, 0.01)
+        super().__init__()
         self.names = Names()
         self.told = Told()
         self.memory = FailureMemory()
@@ -113,18 +107,9 @@ class Lab:
         for dial, owner in zip(self.dials, self.owners, strict=True):
             dial.cancel()
             self.close_connection(owner)
-        assert len(self.poller) == 0
-        assert len(self.deadlines) == 0
         for sock in self.sockets:
             sock.close()
-        self.deadlines.stop()
-        self.poller.stop()
-        assert [call for call in self.reactor.getDelayedCalls() if call.active()] == []
-        self.reactor.removeAll()
-        for reader in list(self.reactor._internalReaders):
-            self.reactor.removeReader(reader)
-            reader.connectionLost(None)
-        self.reactor._poller.close()
+        super().close()
 
     def close_connection(self, owner: Owner) -> None:
         if owner.sock is not None:
@@ -180,18 +165,6 @@ class Lab:
         self.dials.append(dial)
         self.owners.append(owner)
         return dial, owner
-
-    def run(self, until: Callable[[], object], limit: float = 5.0) -> float:
-        start = time.monotonic()
-        while not until():
-            assert time.monotonic() - start < limit, "it did not come to that"
-            self.reactor.iterate(0.02)
-        return time.monotonic() - start
-
-    def turns(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.reactor.iterate(0.02)
 
     def outcome(self, dialer: Dialer, **named: Any) -> Owner:
         _, owner = self.dial(dialer, **named)
@@ -542,7 +515,7 @@ def test_when_every_exchange_fails_the_domain_is_down(lab: Lab) -> None:
 
 def test_an_intercepted_connection_goes_where_the_client_wanted(lab: Lab) -> None:
     port = lab.server("127.0.0.5")
-    networks = {"original_ports": (port,), "original_networks": (__import__("ipaddress").ip_network("127.0.0.0/8"),)}
+    networks = {"original_ports": (port,), "original_networks": (ipaddress.ip_network("127.0.0.0/8"),)}
     owner = lab.outcome(lab.dialer(Destination("original", "", 0), **networks), original=("127.0.0.5", port))
     assert owner.sock is not None
     assert owner.sock.getpeername() == ("127.0.0.5", port)
