@@ -50,8 +50,8 @@ class Recorder:
         "_message_verb",
         "_pending",
         "_size",
-        "_starttls_said",
         "_started_at",
+        "_starttls_said",
         "_story",
     )
 

@@ -127,7 +127,9 @@ def conclusions(seen: Probed) -> Iterable[str]:
         return
     if before.result.refused:
         yield "The server refuses EHLO; there is nothing to repair. A proxy passes the refusal on."
-    elif before.result.changed or seen.banner_findings:
+    elif seen.banner_findings and not before.result.changed:
+        yield "EHLO lines come before the banner; the proxy removes them."
+    elif before.result.changed:
         yield "The reply in clear is broken; the proxy repairs it in its default mode, pass-through."
     elif before.strict.changed:
         yield "The reply in clear is untidy; the proxy repairs that only with `strict = true`."
