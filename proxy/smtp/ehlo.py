@@ -30,6 +30,8 @@ MAX_LINE = 16 * 1024  # octets of one line, line end included
 
 # status-code of RFC 3463 2 at the head of a reply's text (RFC 2034 4): EHLO's reply never has one
 _ENHANCED_STATUS = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
+_OK = (b"250-", b"250 ")
+_AFTER_HOST = (b"\r", b" ")
 _ONE_CAPITAL_WORD = re.compile(rb"[A-Z0-9][A-Z0-9-]*")
 
 
@@ -51,7 +53,13 @@ def find_greeting(lines: Sequence[bytes], banner: bytes) -> GreetingDecision:
 
 
 def has_greeting(lines: Sequence[bytes], banner: bytes) -> bool:
-    """One of the raw reply lines is the greeting."""
+    """One of the raw reply lines is the greeting: `find_greeting` without the reading, where a glance is enough."""
+    host = banner_host(banner)
+    if host is not None:
+        own, end = host.lower(), 4 + len(host)
+        for line in lines:
+            if line[4:end].lower() == own and line[end : end + 1] in _AFTER_HOST and line[:4] in _OK:
+                return True
     return find_greeting(lines, banner).index is not None
 
 
@@ -132,12 +140,15 @@ class ReplyProgress:
     """
 
     __slots__ = (
-        "_banner", "_coded", "_firm", "_ok_seen", "_raw", "final_seen", "lines", "refused", "size", "too_long",
+        "_banner", "_coded", "_firm", "_greeted", "_looked", "_ok_seen", "_raw",
+        "final_seen", "lines", "refused", "size", "too_long",
     )  # fmt: skip
 
     def __init__(self, banner: bytes = b"") -> None:
         self._banner = banner
         self._raw: list[bytes] = []
+        self._looked = 1  # from here on no greeting has been looked for
+        self._greeted = False
         self._coded = 0  # lines with a code
         self._firm = False  # the final line is one by the grammar
         self._ok_seen = False
@@ -159,6 +170,11 @@ class ReplyProgress:
             self._ok_seen = True
             self.final_seen = self._firm = False
             return
+        if line[:4] == b"250 " and line[4:5].isalnum():
+            self._coded += 1
+            self._ok_seen = True
+            self.final_seen = self._firm = True
+            return
         read = EhloLine(line)
         if not read.code:
             return
@@ -177,7 +193,13 @@ class ReplyProgress:
             return False
         if self.refused or not self._ok_seen:
             return True
-        return self._coded > 1 and has_greeting(self._raw, self._banner)
+        if self._coded < 2:
+            return False
+        if not self._greeted:
+            # the first line and what has come since the last look are enough: so each line is looked at once
+            self._greeted = has_greeting(self._raw[:1] + self._raw[self._looked :], self._banner)
+            self._looked = len(self._raw)
+        return self._greeted
 
     def whole(self) -> bytes:
         """All lines so far, as they came."""

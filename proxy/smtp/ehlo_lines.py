@@ -84,7 +84,6 @@ class EhloLine:
         self.odd = False
         self.separator = b""
         self.final = False
-        self.literal: bytes | None = None
         if match is None:
             self._take(body.lstrip(b" \t."))
             return
@@ -99,12 +98,12 @@ class EhloLine:
                 if known(cut(word)) is not None or is_host(word):
                     self.odd = True
                     text = behind
-        elif rest:
+        elif rest.strip(_BLANKS):
             self.odd = True
             text = rest
             if rest[0] not in _WORD_STARTS:
                 # `250_STARTTLS`, `250:STARTTLS`, a tab; of `250***` all is text
-                text = rest.lstrip(_NO_WORD) or rest
+                text = rest.lstrip(_NO_WORD) or rest.lstrip(_BLANKS)
             elif rest[:1].isdigit() and known(cut(_first_word(rest))) is None:
                 # `2500 messages`: a number; but `2508BITMIME` is a code and a keyword
                 self._take(body.lstrip(b" \t."))

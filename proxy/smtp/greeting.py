@@ -59,7 +59,7 @@ def decide(lines: Sequence[EhloLine], host: bytes | None) -> GreetingDecision:
         return _FIRST
     elif fits(first.word, first.parameters):
         why = "the first line is a keyword"
-    elif own and known(cut(first.word)) and any(folded(line.word) == own for line in lines[1:]):
+    elif own and known(cut(first.word)) and any(_names(line, own) for line in lines[1:]):
         why = "the first line is a keyword with something behind it"
     else:
         return _FIRST
@@ -73,6 +73,11 @@ def decide(lines: Sequence[EhloLine], host: bytes | None) -> GreetingDecision:
         if index and reads_as_greeting(line):
             return GreetingDecision(index, why + ", and this is the first that reads as a greeting")
     return GreetingDecision(None, why + ", and no line begins with a host or reads as a greeting")
+
+
+def _names(line: EhloLine, own: bytes) -> bool:
+    """The line begins with the banner's host name, and is no keyword's although the host is called like one."""
+    return folded(line.word) == own and not fits(line.word, line.parameters)
 
 
 def reads_as_greeting(line: EhloLine) -> bool:

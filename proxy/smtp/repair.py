@@ -35,7 +35,7 @@ from proxy.smtp.keywords import REPAIR, REPORT, STRICT, read_keyword
 from proxy.smtp.lines import split_lines, without_end
 from proxy.smtp.names import banner_host, folded, made_greeting
 from proxy.smtp.reading import Note, Reading, is_judged, read_reply
-from proxy.smtp.replies import LENIENT_LINE, parse_line
+from proxy.smtp.replies import LENIENT_LINE
 
 MAX_REMEMBERED = 4096  # octets of a reply
 _STARTTLS = b"STARTTLS"
@@ -48,7 +48,7 @@ class RepairPolicy:
     mode       `repair`, `observe` (find, change nothing) or `off` (leave it unread but for XCLIENT)
     strict     what is only untidy is repaired too
     greeting   domain for a greeting that has to be made; empty: the banner's, else the destination's
-    remove     keywords that are never shown; `AUTH` means `AUTH=` too
+    remove     keywords that are never shown, not even when `add` names them; `AUTH` means `AUTH=` too
     add        lines that are always shown, behind the greeting
     """
 
@@ -149,7 +149,7 @@ def _repair(
     if policy.mode == "repair":
         reply, shown = _written(reading, policy, context, host)
     else:
-        reply, shown = _with_starttls_changed(pieces, reading, offered, context)
+        reply, shown = _with_starttls_changed(raw, lines, reading, offered, context)
     findings = _findings(notes, policy)
     if reply == raw:
         return RepairResult(raw, False, findings, before, before, False, frozenset(shown), offers, offered)
@@ -222,7 +222,7 @@ def _written(
         name = keyword.name
         if name == _STARTTLS and (own_starttls or (policy.strict and name in names)):
             continue
-        if removed and (name in removed or cut(name) in removed):
+        if name in removed or cut(name) in removed:
             continue
         names.append(name)
         texts.append(keyword.text)
@@ -231,7 +231,7 @@ def _written(
         names.append(_STARTTLS)
         first.append(_STARTTLS)
     for name, text in _added(policy.add, policy.strict) if policy.add else ():
-        if name not in names and not (name == _STARTTLS and own_starttls):
+        if not (name in names or name in removed or cut(name) in removed or (name == _STARTTLS and own_starttls)):
             names.append(name)
             first.append(text)
     texts = first + texts
@@ -248,31 +248,31 @@ def _added(lines: tuple[bytes, ...], strict: bool) -> tuple[tuple[bytes, bytes],
 
 
 def _with_starttls_changed(
-    pieces: Sequence[bytes], reading: Reading, offered: frozenset[bytes], context: EhloContext
+    raw: bytes, lines: Sequence[EhloLine], reading: Reading, offered: frozenset[bytes], context: EhloContext
 ) -> tuple[bytes, list[bytes]]:
     """The reply as it came but for STARTTLS, where bridge mode has its own."""
     offer = context.offer_starttls and not context.inside_tls
     if not (offer or (context.hide_starttls and _STARTTLS in offered)):
-        return b"".join(pieces), list(offered)
+        return raw, list(offered)
     hidden = {
         number for number, keyword in zip(reading.numbers, reading.keywords, strict=True) if keyword.name == _STARTTLS
     }
-    ended = [number for number, piece in enumerate(pieces, 1) if LENIENT_LINE.match(piece)][-1]
-    final = parse_line(pieces[ended - 1]).final
-    kept: list[bytes] = []
-    for number, piece in enumerate(pieces, 1):
-        if number not in hidden:
-            kept.append(_separated(piece, b"-") if number == ended and final else piece)
+    kept = [line for line in lines if line.number not in hidden]
+    last = [line for line in lines if line.code][-1]
     if offer:
-        first = next((at for at, piece in enumerate(kept, 1) if LENIENT_LINE.match(piece)), 0)
-        kept.insert(first, b"250-STARTTLS\r\n")
-    if final:
-        for at in range(len(kept) - 1, -1, -1):
-            if LENIENT_LINE.match(kept[at]):
-                kept[at] = _separated(kept[at], b" ")
-                break
-    shown = [name for name in offered if name != _STARTTLS]
-    return b"".join(kept), [*shown, _STARTTLS] if offer else shown
+        first = next((at for at, line in enumerate(kept, 1) if line.code), 0)
+        kept.insert(first, EhloLine(b"250-STARTTLS\r\n", 0))
+    pieces = [line.raw for line in kept]
+    if last.final:
+        # the reply ends as before: the line that was the last may not be so any more, and another is
+        for at, line in enumerate(kept):
+            if line is last:
+                pieces[at] = _separated(line.raw, b"-")
+        end = max((at for at, line in enumerate(kept) if line.code), default=-1)
+        if end >= 0:
+            pieces[end] = _separated(pieces[end], b" ")
+    names = [name for name in offered if name != _STARTTLS]
+    return b"".join(pieces), [*names, _STARTTLS] if offer else names
 
 
 def _separated(piece: bytes, separator: bytes) -> bytes:
