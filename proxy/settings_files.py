@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate
 
-    from proxy.settings import Route, Settings
+    from proxy.settings_tables import Route, Settings
 
 SOON: Final = timedelta(days=14)
 
@@ -122,7 +122,7 @@ def _private_key(path: str, key: str, reading: Reading) -> PrivateKeyTypes | Non
 
 def _pair(certificate: str, key: str, where: str, names: tuple[str, str], reading: Reading) -> None:
     """A certificate and a key that fit each other and that OpenSSL takes."""
-    from OpenSSL import SSL, crypto
+    from OpenSSL import SSL
 
     certificate_key, key_key = (f"{where}.tls.{name}" for name in names)
     found = _certificates(certificate, certificate_key, reading)
@@ -135,7 +135,7 @@ def _pair(certificate: str, key: str, where: str, names: tuple[str, str], readin
     context = SSL.Context(SSL.TLS_METHOD)
     try:  # a key that is too short for its security level, or of a kind that it can't use
         context.use_certificate_chain_file(certificate)
-        context.use_privatekey(crypto.PKey.from_cryptography_key(private))  # type: ignore[arg-type]  # it judges the kind itself
-    except (SSL.Error, crypto.Error, TypeError) as error:
+        context.use_privatekey(private)  # type: ignore[arg-type]  # of a kind that TLS can't use: TypeError
+    except (SSL.Error, TypeError) as error:
         reason = error.args[0][-1][-1] if error.args and isinstance(error.args[0], list) and error.args[0] else error
         reading.report(certificate_key, certificate, f"a certificate and a key that OpenSSL takes: {reason}")

@@ -94,15 +94,20 @@ def name(value: object) -> str:
     """What a route is called in logs and metrics: letters, digits, `.`, `_` and `-`, at most 64."""
     written = text(value)
     if not re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", written):
-        raise unfit(value, "a name of 1 to 64 letters, digits, dots, hyphens and underscores",
-                    re.sub(r"[^A-Za-z0-9._-]+", "-", written).strip("-._")[:64] or None)
+        raise unfit(
+            value,
+            "a name of 1 to 64 letters, digits, dots, hyphens and underscores",
+            re.sub(r"[^A-Za-z0-9._-]+", "-", written).strip("-._")[:64] or None,
+        )
     return written
 
 
 def choice(*words: str) -> Reader[str]:
     """A reader of one word out of `words`, exactly as written here."""
-    listed = " or ".join(f'"{word}"' for word in words) if len(words) < 3 else (
-        ", ".join(f'"{word}"' for word in words[:-1]) + f' or "{words[-1]}"'
+    listed = (
+        " or ".join(f'"{word}"' for word in words)
+        if len(words) < 3
+        else (", ".join(f'"{word}"' for word in words[:-1]) + f' or "{words[-1]}"')
     )
 
     def read(value: object) -> str:

@@ -61,7 +61,7 @@ class Problem:
             where = f"{self.file}: {self.key} is missing"
         else:
             where = f"{self.file}: {self.key} = {shown(self.value)}"
-        hint = "" if self.nearest is None else f" (did you mean {shown(self.nearest)[1:-1]} ?)"
+        hint = "" if self.nearest is None else f" (did you mean {shown(self.nearest)[1:-1]}?)"
         return f"{where}: expected {self.expected}{hint}"
 
 

@@ -107,9 +107,11 @@ class Reading:
         values[name] = read
 
     def meant(self, name: str, known: Mapping[str, object]) -> str | None:
-        """The key that a misspelt or misplaced one was probably meant to be."""
+        """The key that a misplaced or misspelt one was probably meant to be."""
         homes = [
-            f"{title}.{path}" for title, kind in self.everywhere.items() for path, _ in declared(kind)
+            f"{title}.{path}"
+            for title, kind in self.everywhere.items()
+            for path, _ in declared(kind)
             if path.rpartition(".")[2] == name
         ]
-        return nearest(name, known) or (homes[0] if homes else None) or nearest(name, self.everywhere)
+        return " or ".join(homes) or nearest(name, known) or nearest(name, self.everywhere)

@@ -18,7 +18,7 @@ from proxy.settings_reading import Reading
 from proxy.settings_values import Address, Destination, Endpoint, Listen
 
 if TYPE_CHECKING:
-    from proxy.settings import Route, Settings
+    from proxy.settings_tables import Route, Settings
 
 
 def listeners(settings: Settings) -> Iterator[tuple[str, Listen | Endpoint]]:
@@ -128,12 +128,19 @@ class _RouteRules:
         """Who may come, and how their addresses are learnt and told."""
         route = self.route
         if route.proxy_protocol and not route.trusted_proxies:
-            self.wrong("trusted_proxies", [],
-                       "at least one network, since proxy_protocol is on and only they may say who the client is",
-                       "proxy_protocol")
+            self.wrong(
+                "trusted_proxies",
+                [],
+                "at least one network, since proxy_protocol is on and only they may say who the client is",
+                "proxy_protocol",
+            )
         if route.xclient and route.source == "client":
-            self.wrong("xclient", True, 'false, since with source = "client" the server sees the client\'s own address',
-                       "source")
+            self.wrong(
+                "xclient",
+                True,
+                'false, since with source = "client" the server sees the client\'s own address',
+                "source",
+            )
 
     def source(self) -> None:
         """The address to connect from and those to connect to must be of one family."""
@@ -144,9 +151,13 @@ class _RouteRules:
         if route.source == "client":
             ours = {":" in one.host for one in route.listen}
             if route.listen and not any(one.systemd for one in route.listen) and not families & ours:
-                self.wrong("source", route.source,
-                           "clients and servers of one address family; an IPv4 address can't reach an IPv6 one",
-                           "listen", "destination")
+                self.wrong(
+                    "source",
+                    route.source,
+                    "clients and servers of one address family; an IPv4 address can't reach an IPv6 one",
+                    "listen",
+                    "destination",
+                )
         elif (":" in route.source) not in families:
             self.wrong("source", route.source, "an address of the same family as a destination", "destination")
 
@@ -158,16 +169,23 @@ class _RouteRules:
             word = line.partition(" ")[0]
             other = first.setdefault(word, index)
             if other != index:
-                self.reading.report(f"{self.where}.repair.add[{index}]", line,
-                                    f"each keyword only once; {word} is also in place [{other}]")
+                self.reading.report(
+                    f"{self.where}.repair.add[{index}]",
+                    line,
+                    f"each keyword only once; {word} is also in place [{other}]",
+                )
         if tls.mode != "bridge":
             return
         if "STARTTLS" in first and tls.client != "starttls":
             self.wrong("repair.add", list(repair.add), f'no STARTTLS, since tls.client = "{tls.client}"', "tls.client")
         if "STARTTLS" in repair.remove and tls.client == "starttls" and tls.required:
-            self.wrong("repair.remove", list(repair.remove),
-                       "STARTTLS to be left in: tls.required lets no mail pass without it",
-                       "tls.client", "tls.required")
+            self.wrong(
+                "repair.remove",
+                list(repair.remove),
+                "STARTTLS to be left in: tls.required lets no mail pass without it",
+                "tls.client",
+                "tls.required",
+            )
 
     def tls(self) -> None:
         """Keys come with certificates, pins with their policy; nothing unverified leaves the host by mistake."""
@@ -175,26 +193,39 @@ class _RouteRules:
         if tls.mode == "bridge" and tls.client != "none":
             for name, value in (("certificate", tls.certificate), ("key", tls.key)):
                 if not value:
-                    self.wrong(f"tls.{name}", None, f'a PEM file, since tls.client = "{tls.client}" in bridge mode',
-                               "tls.mode", "tls.client")
+                    self.wrong(
+                        f"tls.{name}",
+                        None,
+                        f'a PEM file, since tls.client = "{tls.client}" in bridge mode',
+                        "tls.mode",
+                        "tls.client",
+                    )
         elif bool(tls.certificate) != bool(tls.key):
             missing = "key" if tls.certificate else "certificate"
-            self.wrong(f"tls.{missing}", None, "a PEM file: certificate and key come together",
-                       "tls.certificate", "tls.key")
+            self.wrong(
+                f"tls.{missing}", None, "a PEM file: certificate and key come together", "tls.certificate", "tls.key"
+            )
         if bool(tls.client_certificate) != bool(tls.client_key):
             missing = "client_key" if tls.client_certificate else "client_certificate"
-            self.wrong(f"tls.{missing}", None, "a PEM file: client_certificate and client_key come together",
-                       "tls.client_certificate", "tls.client_key")
+            self.wrong(
+                f"tls.{missing}",
+                None,
+                "a PEM file: client_certificate and client_key come together",
+                "tls.client_certificate",
+                "tls.client_key",
+            )
         if tls.verify == "pin" and not tls.pins:
             self.wrong("tls.pins", None, 'at least one "sha256:BASE64", since tls.verify = "pin"', "tls.verify")
         loopback = all(_is_loopback(one) for one in self.route.destination)
         if tls.mode == "bridge" and tls.server == "none" and tls.verify != "none" and not loopback:
-            self.wrong("tls.server", "none",
-                       '"starttls" or "implicit"; in clear only to loopback addresses, or with verify = "none"',
-                       "tls.verify", "destination")
+            self.wrong(
+                "tls.server",
+                "none",
+                '"starttls" or "implicit"; in clear only to loopback addresses, or with verify = "none"',
+                "tls.verify",
+                "destination",
+            )
 
 
 def _is_loopback(destination: Destination) -> bool:
     return destination.kind == "address" and ip_address(destination.host).is_loopback
-
-

@@ -27,7 +27,7 @@ MAX_EHLO_LINE: Final = 512 - len("250-\r\n")  # RFC 5321 4.5.3.1.5, the code and
 
 
 def domain(value: object) -> str:
-    """"", a domain, or an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`, at most 255 octets."""
+    """ "", a domain, or an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`, at most 255 octets."""
     written = text(value)
     if written == "" or (DOMAIN.match(written) and len(written) <= MAX_DOMAIN and address(written) is None):
         return written
@@ -49,7 +49,9 @@ def keyword(value: object) -> str:
     if re.match(r"250[- ]", word):
         raise unfit(value, "the keyword without the reply code", word[4:])
     if not FIELD_KEYWORD.match(word) or len(word) > MAX_EHLO_LINE:
-        raise unfit(value, 'one EHLO keyword, such as "CHUNKING"', word.split()[0] if word.split() else None)
+        first = word.partition(" ")[0]
+        near = first if first != word and FIELD_KEYWORD.match(first) else None
+        raise unfit(value, 'one EHLO keyword, such as "CHUNKING"', near)
     return word.upper()
 
 

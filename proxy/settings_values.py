@@ -23,6 +23,7 @@ SMTP_PORT: Final = 25
 HOST_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST: Final = re.compile(rf"{HOST_LABEL}(?:\.{HOST_LABEL})*\Z")
 MAX_HOST: Final = 253  # RFC 1035 3.1: 255 octets in the message, length octets counted
+INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}\Z")  # as ip-link names them; IFNAMSIZ is 16
 SYSTEMD_NAME: Final = re.compile(r"[!-9;-~]{1,255}\Z")  # FileDescriptorName=: printable ASCII without a colon
 
 
@@ -85,6 +86,9 @@ def network(value: object) -> Network:
 
 def address(value: str) -> str | None:
     """The canonical text of an IP address (IPv4-mapped ones as IPv4), None when it is none."""
+    _, zone, interface = value.partition("%")
+    if zone and not INTERFACE.match(interface):
+        return None
     try:
         parsed = ip_address(value)
     except ValueError:
@@ -161,8 +165,12 @@ def listen(value: object) -> Listen:
     host, number, is_address = host_and_port(written, None, 0)
     if not is_address:
         near = {"localhost": "127.0.0.1", "": "0.0.0.0", "*": "0.0.0.0"}.get(host)
-        raise unfit(value, 'an address to listen on, not a name: "0.0.0.0:25" for all of IPv4, "[::]:25" for all of'
-                    ' IPv6, or "systemd:NAME"', near and f"{near}:{number}")
+        raise unfit(
+            value,
+            'an address to listen on, not a name: "0.0.0.0:25" for all of IPv4, "[::]:25" for all of'
+            ' IPv6, or "systemd:NAME"',
+            near and f"{near}:{number}",
+        )
     return Listen(host, number, "")
 
 
@@ -188,7 +196,7 @@ def destination(value: object) -> Destination:
 
 
 def source(value: object) -> str:
-    """"", "client", or a textual address."""
+    """ "", "client", or a textual address."""
     written = text(value)
     if written in ("", "client"):
         return written
@@ -199,7 +207,7 @@ def source(value: object) -> str:
 
 
 def server_name(value: object) -> str:
-    """"", or what a certificate has to name: a host name or an address."""
+    """ "", or what a certificate has to name: a host name or an address."""
     written = text(value)
     if written == "":
         return written

@@ -14,7 +14,7 @@ from proxy.settings_problems import Warning_
 from proxy.settings_reading import declared
 
 if TYPE_CHECKING:
-    from proxy.settings import Route, Settings, Tls
+    from proxy.settings_tables import Route, Settings, Tls
 
 MINUTE: Final = 60.0
 WIDE: Final = 8  # a prefix shorter than this is more than any one organisation has
@@ -31,13 +31,20 @@ def warnings(settings: Settings) -> list[Warning_]:
     """Everything in the settings that an operator should know about; nothing outside them is looked at."""
     found: list[Warning_] = []
     if settings.service.drain_timeout < 10 * MINUTE:
-        found.append(Warning_(
-            "service.drain_timeout", f"{settings.service.drain_timeout:g} s is less than the 10 minutes that RFC 5321"
-            " 4.5.3.2.6 gives a server after the final dot; a session cut there is delivered twice"))
+        found.append(
+            Warning_(
+                "service.drain_timeout",
+                f"{settings.service.drain_timeout:g} s is less than the 10 minutes that RFC 5321"
+                " 4.5.3.2.6 gives a server after the final dot; a session cut there is delivered twice",
+            )
+        )
     admin = settings.admin.listen
     if admin is not None and not _loopback(admin.host):
-        found.append(Warning_(
-            "admin.listen", f"{admin} is not loopback; whoever reaches it sees the status page and the metrics"))
+        found.append(
+            Warning_(
+                "admin.listen", f"{admin} is not loopback; whoever reaches it sees the status page and the metrics"
+            )
+        )
     for index, route in enumerate(settings.routes):
         found += [Warning_(f"route[{index}].{key}", text) for key, text in _of_route(route, settings.service.workers)]
     return found
@@ -48,8 +55,10 @@ def _of_route(route: Route, workers: int) -> Iterator[tuple[str, str]]:
     for name, (least, clause, purpose) in MINIMUMS.items():
         seconds = getattr(route.timeouts, name)
         if seconds < least:
-            yield f"timeouts.{name}", (
-                f"{seconds:g} s is less than the {least / MINUTE:.0f} minutes of RFC 5321 {clause} {purpose}")
+            yield (
+                f"timeouts.{name}",
+                (f"{seconds:g} s is less than the {least / MINUTE:.0f} minutes of RFC 5321 {clause} {purpose}"),
+            )
     if route.repair.unterminated_after >= route.timeouts.command:
         yield "repair.unterminated_after", "is not shorter than timeouts.command, so it never comes to it"
     if "STARTTLS" in route.repair.remove:
@@ -102,8 +111,10 @@ def _of_tls(route: Route) -> Iterator[tuple[str, str]]:
     if tls.server != "none" and tls.verify == "hostname" and not tls.verify_name:
         for one in route.destination:
             if one.kind in ("address", "original"):
-                yield "tls.verify_name", (
-                    f'is empty, so the certificate must name {one.host or "the address connected to"} as an address')
+                yield (
+                    "tls.verify_name",
+                    (f"is empty, so the certificate must name {one.host or 'the address connected to'} as an address"),
+                )
                 break
 
 

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def own_addresses(proc: str = "/proc/net") -> frozenset[IPv4Address | IPv6Address]:
-    """Every address of this host at this moment, link-local ones without their interface; empty where there is no /proc.
+    """Every address of this host at this moment, link-local ones without their interface; empty without a /proc.
 
     It costs a fraction of a millisecond on a host with a few routes; the IPv4 file grows with the routing table, so a
     caller that asks often keeps the answer for a while.

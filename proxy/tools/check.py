@@ -52,14 +52,13 @@ def run(path: str, out: TextIO, err: TextIO, within: float = LOOK_UP_WITHIN) -> 
     return 0
 
 
-def _of_names(
-    settings: Settings, reading: Reading, own: Collection[Address], within: float
-) -> Iterator[Warning_]:
+def _of_names(settings: Settings, reading: Reading, own: Collection[Address], within: float) -> Iterator[Warning_]:
     """Report destinations by name that lead back to us; the rest is worth a warning."""
     named = {
         f"route[{index}].destination[{place}]": one
         for index, route in enumerate(settings.routes)
-        for place, one in enumerate(route.destination) if one.kind == "name"
+        for place, one in enumerate(route.destination)
+        if one.kind == "name"
     }
     found = look_up({(one.host, one.port) for one in named.values()}, within)
     for key, one in named.items():
@@ -75,8 +74,11 @@ def _of_names(
                 break
         else:
             if all(_not_connected(address, own) for address in addresses):
-                yield Warning_(key, f"{one.host} is {', '.join(addresses)}, and a name is not followed to this host or"
-                                    " its loopback and link-local addresses; give the address instead if it is meant")
+                yield Warning_(
+                    key,
+                    f"{one.host} is {', '.join(addresses)}, and a name is not followed to this host or"
+                    " its loopback and link-local addresses; give the address instead if it is meant",
+                )
 
 
 def look_up(names: Collection[tuple[str, int]], within: float) -> Found:
