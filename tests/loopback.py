@@ -19,15 +19,23 @@ from typing import TypeVar
 STOP_SECONDS = 5.0
 TOP = Path(__file__).parent.parent
 T = TypeVar("T")
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nobody has now, below the range from which the kernel takes ports for clients."""
-    for port in random.sample(range(10240, 32000), 200):
+    """A loopback port that nobody has now, and that no other call here has given.
+
+    Below the range from which the kernel takes ports for clients, and from a part of its own for each of xdist's
+    workers, since a port is only taken when its program binds it.
+    """
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw") or 0) % 4
+    for port in random.sample(range(10240 + part * 5000, 10240 + (part + 1) * 5000), 500):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free port in 200 tries")
+            if port not in _given:
+                probe.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
+    raise OSError("no free port in 500 tries")
 
 
 def wait_until(look: Callable[[], T], seconds: float, what: str) -> T:

@@ -16,6 +16,7 @@ from tests.clients.senders import ALL
 from tests.loopback import TOP
 
 # Whom the proxy does not bring to TLS, and why.
+PARTLY = {"line-too-long"}  # a greeting over 1000 octets is cut, which helps msmtp
 ENDED = {"xclient-offered"}  # a stranger must not borrow the trust that the server has in the proxy: 421
 
 
@@ -45,7 +46,9 @@ def test_what_is_not_repaired_is_as_without_the_proxy(table: Table) -> None:
     kept = {
         where: pair
         for where, pair in table.items()
-        if where[0] not in ENDED and (where[0] == "none" or CATALOGUE[where[0]].done == "report") and pair[0] != pair[1]
+        if where[0] not in ENDED | PARTLY
+        and (where[0] == "none" or CATALOGUE[where[0]].done == "report")
+        and pair[0] != pair[1]
     }
     assert kept == {}
 
