@@ -9,7 +9,7 @@ What is judged is what this process may do: `check` run by somebody who may not 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.settings_problems import Warning_
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from proxy.settings_tables import Route, Settings
 
-SOON: Final = timedelta(days=14)
+SOON: Final = 14 * 86400.0  # seconds
 
 
 def look(settings: Settings, reading: Reading) -> None:
@@ -51,7 +51,7 @@ def unwise_files(settings: Settings) -> list[Warning_]:
         for name in ("certificate", "client_certificate"):
             path = getattr(route.tls, name)
             ends = _certificates(path, name, Reading(settings.path, {}))[0].not_valid_after_utc if path else None
-            if ends is not None and ends - datetime.now(UTC) < SOON:
+            if ends is not None and ends.timestamp() - time.time() < SOON:
                 found.append(Warning_(f"route[{index}].tls.{name}", f"{path} is valid until {ends:%Y-%m-%d %H:%M} UTC"))
     return found
 

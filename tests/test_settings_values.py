@@ -107,6 +107,7 @@ def test_a_destination_is_an_address_a_name_a_mail_domain_or_original(value: str
         (".".join(["a" * 50] * 6), "host name", None),
         ("bücher.example", "host name", "xn--bcher-kva.example"),
         ("\u00ad.example", "host name", None),
+        ("é" * 80 + ".example", "host name", None),
         ("smtp://a.example", "behind the colon", None),
         ("mx:", "host name", None),
         ("mx:192.0.2.1", "mail domain", "192.0.2.1:25"),
