@@ -21,11 +21,17 @@ from proxy.cli_arguments import DEFAULT_CONFIG, parse
 if TYPE_CHECKING:
     from proxy.settings import Settings
 
+WORKER = "worker"  # what a parent of several workers starts itself with; not for people
 MAX_STDIN = 16 * 1024 * 1024  # bytes; a reply over 64 KiB passes unrepaired anyway
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give back its exit code.  `argv` is without the program's name."""
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) == 2 and words[0] == WORKER:
+        from proxy.daemon.worker import run_worker
+
+        return run_worker(int(words[1]), _reactor())
     arguments = parse(argv)
     command = COMMANDS[arguments.command]
     try:
@@ -40,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from proxy.settings import SettingsError, from_arguments, load
     from proxy.net.own_addresses import own_addresses
+    from proxy.settings import SettingsError, from_arguments, load
 
     path: str = arguments.config or DEFAULT_CONFIG
     reread: Callable[[], Settings] | None = None

@@ -122,7 +122,13 @@ def _parser() -> argparse.ArgumentParser:
 
     option = command("probe", "connect to a server and judge its EHLO reply", PROBE).add_argument
     option("server", metavar="HOST[:PORT]", type=_checked(_destination), help="the server (default port: 25)")
-    option("--ehlo", metavar="NAME", default="", help="the name to say in EHLO (default: this host's)")
+    option(
+        "--ehlo",
+        metavar="NAME",
+        type=_checked(_ehlo_name),
+        default="",
+        help="to say in EHLO (default: this host's name)",
+    )
     option("--no-tls", action="store_true", help="do not try STARTTLS")
     option(
         "--timeout", metavar="S", type=_checked(_seconds), default=30.0, help="for each answer, seconds (default: 30)"
@@ -214,6 +220,14 @@ def _endpoint(text: str) -> Endpoint:
     if found is None:
         raise unfit(text, 'an address and a port, such as "127.0.0.1:2525"')
     return found
+
+
+def _ehlo_name(text: str) -> str:
+    from proxy.settings_problems import unfit
+
+    if text and not (text.isascii() and text.isprintable() and " " not in text and len(text) <= 255):
+        raise unfit(text, "a name without blanks, of at most 255 ASCII characters")
+    return text
 
 
 def _seconds(text: str) -> float:

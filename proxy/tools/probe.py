@@ -11,7 +11,6 @@ about the reply inside TLS from a server that offers it.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -124,10 +123,7 @@ def probe(options: ProbeOptions) -> Probed:
     except NoAnswer as problem:
         seen.problem = str(problem)
     finally:
-        with suppress(NoAnswer):
-            wire.say(b"QUIT")
-            wire.reply("QUIT")
-        wire.close()
+        wire.goodbye()
     return seen
 
 

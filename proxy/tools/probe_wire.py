@@ -22,6 +22,7 @@ from proxy.smtp.replies import code_of, ends_reply
 
 SILENCE = 0.2  # seconds, as a session waits
 UNTERMINATED_AFTER = 15.0  # seconds of silence after a `250-` line that mean that the reply is over
+GOODBYE = 1.0  # seconds to wait for the 221
 MAX_REPLY = 1024 * 1024  # bytes of one reply
 MAX_ADDRESSES = 8  # that are tried
 RECV = 16 * 1024
@@ -77,7 +78,14 @@ class Wire:
         self._lines = LineBuffer(MAX_LINE)
         self._ended = False
 
-    def close(self) -> None:
+    def goodbye(self) -> None:
+        """QUIT, a short wait for the answer, and the end of the connection.  Never raises."""
+        try:
+            self.say(b"QUIT")
+            self._timeout = min(self._timeout, GOODBYE)
+            self.reply("QUIT")
+        except NoAnswer:
+            pass  # nobody is left to be told
         if self._channel is not None:
             self._channel.shutdown()
         self._sock.close()

@@ -1,0 +1,202 @@
+"""The command line: what may be typed, what it answers, and what it costs to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__, cli
+from proxy.cli_arguments import parse
+
+COMMANDS = ("run", "check", "probe", "repair", "explain", "simulate", "replay", "demo")
+CISCO = b"250-STARTTLS\r\n250-mail.domain1.com\r\n250 HELP\r\n"
+
+
+def done(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "proxy", *arguments], input=data, capture_output=True, timeout=30, check=False
+    )
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said to arguments that can't be used."""
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_tells_its_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: ehlo-proxy {command}" in text
+    assert "Exits with 0" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^    {command} ", text, re.MULTILINE) for command in COMMANDS)
+    assert tuple(cli.COMMANDS) == COMMANDS
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["probe", "--version"], ["run", "--version"]])
+def test_the_version_is_told_everywhere(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"ehlo-proxy {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", "required: COMMAND"),
+        ("nonsense", "invalid choice: 'nonsense'"),
+        ("run --config x --listen 127.0.0.1:1", "--listen and --config contradict each other"),
+        ("run --config x --record d", "--record and --config contradict each other"),
+        ("run --listen 127.0.0.1:1", "--listen needs --destination"),
+        ("run --destination x", "--destination needs --listen"),
+        ("run --allow 10.0.0.0/8", "--allow needs --listen"),
+        ("probe", "required: HOST[:PORT]"),
+        ("probe mx:domain1.com", "the host name or address of one server"),
+        ("probe original", "the host name or address of one server"),
+        ("probe ::1", "did you mean [::1]:25?"),
+        ("probe x:99999", "a port from 1 to 65535"),
+        ("probe x --timeout 0", "more than 0"),
+        ("probe x --timeout nan", "more than 0"),
+        ("probe x --timeout soon", "more than 0"),
+        ("probe x --ehlo a\r\nMAIL", "a name without blanks"),
+        ("simulate --listen 25", "expected a port too"),
+        ("simulate --listen localhost:25", "did you mean 127.0.0.1:25?"),
+        ("simulate --listen systemd:x", "an address and a port"),
+        ("simulate --finding x --reply y", "not allowed with argument"),
+        ("replay", "required: FILE"),
+    ],
+)
+def test_arguments_that_can_not_be_used_are_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in refused(capsys, *line.split(" ") if line else ())
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert parse(["check"]).file == "/etc/ehlo-proxy/ehlo-proxy.toml"
+    server = parse(["probe", "[2001:db8::1]"]).server
+    assert (server.host, server.port) == ("2001:db8::1", 25)
+    assert str(parse(["simulate"]).listen) == "127.0.0.1:2525"
+    assert parse(["probe", "x", "--timeout", "2.5s"]).timeout == 2.5
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["repair"], ["explain"], ["check", "/nowhere"], ["replay", "/nowhere"]]
+)
+def test_what_only_reads_text_imports_neither_twisted_nor_openssl(arguments: list[str]) -> None:
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "proxy", *arguments],
+        input=CISCO, capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    imported = {line.rpartition(b"|")[2].strip().partition(b".")[0] for line in told.stderr.splitlines()}
+    assert imported & {b"twisted", b"OpenSSL", b"zope", b"prometheus_client", b"cryptography"} == set()
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        done("--help")
+        times.append(time.monotonic() - begun)
+    assert min(times) < 0.5
+
+
+def test_only_this_module_imports_the_reactor() -> None:
+    top = Path(cli.__file__).parent
+    importing = re.compile(
+        r"^\s*(from twisted.internet import .*\breactor\b|import twisted.internet.reactor)", re.MULTILINE
+    )
+    assert [str(path.relative_to(top)) for path in top.rglob("*.py") if importing.search(path.read_text())] == [
+        "cli.py"
+    ]
+
+
+def test_a_repaired_reply_goes_to_stdout_with_exit_code_1() -> None:
+    repaired = done("repair", data=CISCO)
+    assert repaired.returncode == 1
+    assert repaired.stdout == b"250-mail.domain1.com\r\n250-STARTTLS\r\n250 HELP\r\n"
+    assert b"greeting-not-first" in repaired.stderr
+    told = done("repair", "--json", "--banner", "220 mx.example", data=b"250-STARTTLS\r\n250 HELP\r\n")
+    document = json.loads(told.stdout)
+    assert document["reply"] == "250-mx.example\r\n250-STARTTLS\r\n250 HELP\r\n"
+    assert done("repair", data=b"hello\r\n").returncode == 2
+
+
+def test_explain_knows_its_ids() -> None:
+    assert b"greeting-not-first" in done("explain").stdout
+    assert done("explain", "greeting-not-first").returncode == 0
+    assert done("explain", "greeting-not-frist").returncode == 2
+
+
+def test_nobody_reading_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy", "explain"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(30) == 0
+
+
+def test_check_and_run_refuse_the_same_file_with_every_error(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('[service]\nworkres = 1\n[[route]]\nlisten = ["127.0.0.1:99999"]\n')
+    checked, run = done("check", str(path)), done("run", "--config", str(path))
+    assert (checked.returncode, run.returncode) == (2, 2)
+    for text in (b"workres", b"99999", b"route[0].destination"):
+        assert text in checked.stderr
+        assert text in run.stderr
+    assert done("run", "--config", str(tmp_path / "none.toml")).returncode == 2
+    told = done("run", "--listen", "127.0.0.1:x", "--destination", "127.0.0.1:25")
+    assert told.returncode == 2
+    assert b"--listen" in told.stderr
+
+
+def test_a_port_that_is_taken_is_told_with_exit_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = done("run", "--listen", f"127.0.0.1:{port}", "--destination", "127.0.0.1:1")
+    assert told.returncode == 1
+    assert str(port).encode() in told.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_without_a_file_says_where_it_listens_and_ends_well(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy", "run", "--listen", "127.0.0.1:0", "--destination", "127.0.0.1:1"],
+        stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        ready = re.match(r"ready .*\b127\.0\.0\.1:(\d+)", process.stderr.readline())
+        assert ready is not None
+        with socket.create_connection(("127.0.0.1", int(ready[1])), 5) as sock:
+            assert sock.recv(1000).startswith(b"421 4.4.1 ")
+        process.send_signal(number)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
