@@ -1,7 +1,7 @@
 """Dialogues as a person reads them: client on the left, server on the right, with times; for `replay` and `demo`.
 
 A row is a line that one side said.  Where the proxy repaired a reply, the right column has the lines that the server
-sent and the left one those that the client was shown, beside each other:
+sent and the left one those that the client was shown, beside each other, `<~~` between those that differ:
 
     seconds  client                                 server
       0.000                                     <-- 220 mail.domain1.com ESMTP
@@ -25,7 +25,7 @@ from typing import TextIO
 MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 60, 100, 140  # columns
 TIME_WIDTH = 9
 MARK_WIDTH = 5
-MARKS = {"client": " --> ", "server": " <-- ", "repaired": " <~~ "}
+MARKS = {"client": " --> ", "server": " <-- ", "same": " <-- ", "repaired": " <~~ "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Dialogue:
         for number in range(max(len(before), len(after))):
             left = after[number] if number < len(after) else ""
             right = before[number] if number < len(before) else ""
-            self._rows.append((first_time if number == 0 else "", "repaired", left, right))
+            self._rows.append((first_time if number == 0 else "", "same" if left == right else "repaired", left, right))
         for finding in repair.findings:
             claim = self.claim(finding)
             text = printable(finding) if claim in ("", finding) else f"{printable(finding)}: {claim}"
@@ -170,7 +170,7 @@ class Dialogue:
                 continue
             mark = MARKS[kind]
             for one, other in columns(wrapped(left, half), wrapped(right, half), half):
-                one = style("good" if kind == "repaired" else "client", one)
+                one = style({"repaired": "good", "client": "client"}.get(kind, ""), one)
                 other = style("bad", other) if kind == "repaired" else other
                 yield (style("dim", start) + one + style("dim", mark) + other).rstrip()
                 start, mark = " " * TIME_WIDTH, " " * MARK_WIDTH

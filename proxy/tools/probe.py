@@ -49,6 +49,13 @@ class Judged:
     def would_change(self) -> bool:
         return self.result.changed or self.strict.changed
 
+    @property
+    def offers_starttls(self) -> bool:
+        """As a sender sees it behind the proxy, which passes a reply that is too long as it comes."""
+        if any(finding.id == "reply-too-long" for finding in self.result.findings):
+            return any(line[4:].split()[:1] == [b"STARTTLS"] for line in self.result.after[1:])
+        return b"STARTTLS" in self.result.keywords
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -133,14 +140,14 @@ def _converse(seen: Probed, wire: Wire, sock: socket.socket) -> None:
     if code_of(seen.banner) != 220:
         raise NoAnswer(f"the server greets with {seen.banner.decode('latin-1').strip()!r}")
     seen.before_tls = _ehlo(seen, wire, inside_tls=False)
-    keywords = seen.before_tls.result.keywords
+    offered = seen.before_tls.offers_starttls
     masked = any(finding.id == "keyword-masked" for finding in seen.before_tls.result.findings)
-    if not seen.options.tls or not (b"STARTTLS" in keywords or masked):
+    if not seen.options.tls or not (offered or masked):
         return
     wire.say(b"STARTTLS")
     seen.starttls_reply = wire.reply("STARTTLS")
     if code_of(seen.starttls_reply) != 220:
-        if b"STARTTLS" in keywords:
+        if offered:
             raise NoAnswer(f"STARTTLS is offered, but refused: {seen.starttls_reply.decode('latin-1').strip()!r}")
         return
     seen.tls = _handshake(seen, wire, sock)

@@ -135,7 +135,7 @@ def conclusions(seen: Probed) -> Iterable[str]:
         yield "The reply in clear is untidy; the proxy repairs that only with `strict = true`."
     else:
         yield "The reply in clear needs no repair."
-    if not before.result.refused and b"STARTTLS" not in before.result.keywords and not seen.starttls_reply:
+    if not before.result.refused and not before.offers_starttls and not seen.starttls_reply:
         yield "The server offers no STARTTLS here."
     if after is None:
         return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +95,7 @@ def test_a_simulated_finding_is_named_and_no_other(finding: str, probed: dict[st
     assert ids(seen) == {finding}
     assert seen.problem == ""
     assert f"  {finding}, " in out
+    assert seen.after_tls is not None
     assert seen.exit_code == (0 if finding in NEVER_REPAIRED else 1)
 
 
@@ -312,6 +315,29 @@ def test_what_a_server_says_can_do_nothing_to_the_terminal(serve: Callable[[Scri
     _, out = quick(serve(dialogue(b"220 x " + evil + b"\r\n", b"250-x " + evil + b"\r\n250 HELP" + evil + b"\r\n")))
     assert out.replace("\n", "").isprintable()
     assert out.isascii()
+
+
+def test_aiosmtpd_needs_nothing(tmp_path: Path) -> None:
+    controller_module = pytest.importorskip("aiosmtpd.controller")
+    from aiosmtpd.handlers import Sink
+
+    from proxy.net.self_signed import make_self_signed
+
+    certificate, key = make_self_signed(["localhost"])
+    pem = tmp_path / "both.pem"
+    pem.write_bytes(certificate + key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    controller = controller_module.Controller(Sink(), "127.0.0.1", port, tls_context=context)
+    controller.start()
+    try:
+        seen, _ = quick(controller.port, 5.0)
+    finally:
+        controller.stop()
+    assert (seen.exit_code, seen.problem, ids(seen)) == (0, "", set())
+    assert seen.after_tls is not None
 
 
 def test_a_flood_comes_to_an_end(serve: Callable[[Script], int]) -> None:
