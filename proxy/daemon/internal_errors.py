@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.logger import LogLevel, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
+from zope.interface import provider
 
 if TYPE_CHECKING:
     from proxy.daemon.logs import EventLog
@@ -15,7 +16,8 @@ MAX_FRAMES = 4
 def catch_errors(log: EventLog) -> None:
     """Take over Twisted's log: failures and what is critical become `internal-error` lines, the rest is dropped."""
 
-    def observe(event: dict[str, Any]) -> None:
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
         failure = event.get("log_failure")
         level = event.get("log_level", LogLevel.info)
         if failure is None and level < LogLevel.error:

@@ -1,4 +1,5 @@
-"""The service: start, signals, reload, drain and stop of one process; more than one are `workers`.
+"""The service: start, signals, reload, drain and stop.  `Daemon` is what an operator sees of any of its processes;
+`Service` is the daemon that serves by itself, `workers.Parent` the one that has it done.
 
 In order: log, sockets, admin listener, rights given up, READY.  What goes wrong before READY is told in one line and
 is exit code 1; what is wrong with the configuration was told before, by whoever read it.
@@ -13,13 +14,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import __version__
 from proxy.daemon import logs
 from proxy.daemon.internal_errors import catch_errors
 from proxy.daemon.log_writer import LineWriter
+from proxy.daemon.notify import Notifier, listen_fds
 from proxy.daemon.reports import Reports
 from proxy.daemon.rights import drop_rights
 from proxy.daemon.serving import CannotStart, Serving
@@ -47,63 +50,92 @@ def run(settings: Settings, reactor: Any, *, reread: Reread | None = None) -> in
     return Service(settings, reactor, reread).run()
 
 
-class Service:
-    """One process that serves."""
+class Daemon(ABC):
+    """What is the same for one process and for many."""
 
-    def __init__(self, settings: Settings, reactor: Any, reread: Reread | None) -> None:
+    def __init__(self, settings: Settings, reactor: Any, reread: Reread | None, *, shared: bool = False) -> None:
+        """`shared`: other processes write to the same stderr."""
         self.settings = settings
         self.reactor = reactor
         self.reread = reread
-        self.started_at = time.time()
-        self.writer = LineWriter(2, later=reactor.callLater)
+        self.writer = LineWriter(2, later=reactor.callLater, shared=shared)
         self.log = logs.EventLog(
-            self.writer, format=settings.log.format, level=settings.log.level, journal=logs.stderr_is_journal()
+            self.writer,
+            format=settings.log.format,
+            level=settings.log.level,
+            journal=logs.stderr_is_journal(),
+            max_line=self.writer.max_line,
         )
-        self.reports = Reports(self.log)
-        self.board = StatusBoard(__version__, self.started_at, lambda: [self.reports.snapshot()], time.time)
-        self.serving: Serving | None = None
-        self.admin: Any = None
+        self.board = StatusBoard(__version__, time.time(), self.snapshots, time.time)
+        self.notifier = Notifier()
+        self.reloads = {"ok": 0, "failed": 0}
         self.exit_code = 0
         self.stopping = False
         self.stop_began = 0.0
+
+    # -- what the kinds of daemon do ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def open(self) -> None:
+        """Take the sockets.  Raises CannotStart."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """The reactor runs: serve, and `tell_ready` when that is so."""
+
+    @abstractmethod
+    def apply(self, settings: Settings) -> None:
+        """Take another configuration, all of it.  Raises CannotStart, having changed nothing."""
+
+    @abstractmethod
+    def snapshots(self) -> list[dict[str, Any]]:
+        """What every process has counted."""
+
+    @abstractmethod
+    def listening(self) -> list[tuple[str, str]]:
+        """Route and address of every listener."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Accept no more, let sessions end; then `stopped`."""
+
+    @abstractmethod
+    def end_now(self) -> None:
+        """End without waiting; then `stopped`."""
 
     # -- start -------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Start, and let the reactor run until it is over."""
-        from proxy.daemon.notify import Notifier, listen_fds
-
         catch_errors(self.log)
-        self.notifier = Notifier()
-        self.serving = Serving(self.reactor, self.reports, inherited=listen_fds())
         try:
-            self.serving.apply(self.settings)
+            self.open()
             self._open_admin()
             drop_rights(self.settings.service.user)
         except CannotStart as error:
             print(f"ehlo-proxy: cannot start: {error}", file=sys.stderr)
             return 1
-        self._show()
-        self.reactor.callWhenRunning(self._ready)
+        self.reactor.callWhenRunning(self._running)
         self.reactor.run()
         self.writer.flush()
         return self.exit_code
 
-    def _ready(self) -> None:
+    def _running(self) -> None:
         for number, do in (
             (signal.SIGHUP, self.reload),
             (signal.SIGTERM, self.terminate),
             (signal.SIGINT, self.terminate),
             (signal.SIGUSR1, self.tell_status),
         ):
-            signal.signal(number, lambda _number, _frame, do=do: self.reactor.callFromThread(do))
-        assert self.serving is not None
-        listen = [str(listener) for listener in self.serving.listeners]
-        logs.ready(self.log, listen, [route.name for route in self.settings.routes], 1, __version__)
-        self.notifier.ready(self._status_line())
+            signal.signal(number, self._caught(do))
+        self.begin()
         self._tick()
         if self.notifier.watchdog_seconds:
             self._feed_watchdog()
+
+    def _caught(self, do: Callable[[], None]) -> Callable[[int, object], None]:
+        """A signal's answer, in the reactor's next turn."""
+        return lambda _number, _frame: self.reactor.callFromThread(do)
 
     def _open_admin(self) -> None:
         listen = self.settings.admin.listen
@@ -114,35 +146,40 @@ class Service:
         from proxy.daemon.admin import build_site
 
         try:
-            self.admin = self.reactor.listenTCP(listen.port, build_site(self.board), interface=listen.host)
+            port = self.reactor.listenTCP(listen.port, build_site(self.board), interface=listen.host)
         except CannotListenError as error:
-            raise CannotStart(f"cannot listen on {listen} (admin): {os.strerror(error.socketError.errno or 0)}") from None
-        host = self.admin.getHost()
+            reason = os.strerror(error.socketError.errno or 0)
+            raise CannotStart(f"cannot listen on {listen} (admin): {reason}") from None
+        host = port.getHost()
         address = f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
         self.log.emit("info", "admin-ready", {"listen": address})
 
-    def _show(self) -> None:
-        assert self.serving is not None
-        serving = self.serving
+    def tell_ready(self) -> None:
+        """Clients are accepted."""
+        self.show()
+        listen = [address for _route, address in self.listening()]
+        logs.ready(self.log, listen, [route.name for route in self.settings.routes], self.board.workers, __version__)
+        self.notifier.ready(self._status_line())
+
+    def show(self) -> None:
+        """Have the status page show the routes as they are now."""
+        listening: Sequence[tuple[str, str]] = self.listening()
         self.board.routes = tuple(
             RouteShown(
                 route.name,
-                tuple(str(one) for one in serving.listeners if one.route.settings.name == route.name),
+                tuple(address for name, address in listening if name == route.name),
                 tuple(str(destination) for destination in route.destination),
             )
             for route in self.settings.routes
         )
-        for route in serving.routes.values():
-            self.reports.metrics.route(route.settings.name)
-            if route.secure is not None:
-                told = route.secure.contexts
-                if told.not_after:
-                    self.reports.certificate_seen(route.settings.name, "client", told.subject, told.not_after)
 
     # -- while it runs -----------------------------------------------------------------------------------------------
 
+    def tick(self) -> None:
+        """Once a second."""
+
     def _tick(self) -> None:
-        self.reports.tick()
+        self.tick()
         self.notifier.status(self._status_line())
         self.reactor.callLater(TICK, self._tick)
 
@@ -150,11 +187,16 @@ class Service:
         self.notifier.watchdog()
         self.reactor.callLater(self.notifier.watchdog_seconds / 3, self._feed_watchdog)
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open, as far as it was told."""
+        return sum(route["open"] for one in self.snapshots() for route in one["metrics"]["routes"].values())
+
     def _status_line(self) -> str:
-        open_now = self.reports.sessions_open
-        total = sum(sum(route.outcomes.values()) for route in self.reports.metrics.routes.values())
+        routes = [route for one in self.snapshots() for route in one["metrics"]["routes"].values()]
+        ended = sum(sum(route["outcomes"].values()) for route in routes)
         state = "draining, " if self.stopping else ""
-        return f"{state}{open_now} sessions open, {total} ended, {len(self.settings.routes)} routes"
+        return f"{state}{sum(route['open'] for route in routes)} sessions open, {ended} ended"
 
     def tell_status(self) -> None:
         """SIGUSR1."""
@@ -171,10 +213,9 @@ class Service:
         if self.reread is None:
             errors = ["there is no file to read: the configuration was given as arguments"]
         else:
-            assert self.serving is not None
             try:
                 settings = self.reread()
-                self.serving.apply(settings)
+                self.apply(settings)
             except SettingsError as error:
                 errors = [str(problem) for problem in error.problems]
             except CannotStart as error:
@@ -182,33 +223,74 @@ class Service:
             else:
                 self.settings = settings
                 self.log.configure(settings.log.format, settings.log.level)
-                self._show()
-                listen = [str(listener) for listener in self.serving.listeners]
+                self.show()
+                listen = [address for _route, address in self.listening()]
                 logs.reload(self.log, listen, [route.name for route in settings.routes])
         if errors:
             logs.reload_failed(self.log, errors)
-        self.reports.metrics.reloads["failed" if errors else "ok"] += 1
+        self.reloads["failed" if errors else "ok"] += 1
         self.notifier.ready(self._status_line())
 
     # -- stop --------------------------------------------------------------------------------------------------------
 
     def terminate(self) -> None:
         """SIGTERM or SIGINT: drain; a second one ends at once."""
-        assert self.serving is not None
         if self.stopping:
-            self._stopped(self.serving.sessions)
+            self.end_now()
             return
         self.stopping = True
         self.board.draining = True
         self.stop_began = time.monotonic()
         self.notifier.stopping()
-        logs.drain(self.log, self.serving.sessions, self.settings.service.drain_timeout)
-        self.serving.drain(self.settings.service.drain_timeout, self._stopped)
+        logs.drain(self.log, self.sessions, self.settings.service.drain_timeout)
+        self.drain()
 
-    def _stopped(self, cut: int) -> None:
-        assert self.serving is not None
-        self.serving.stop()
-        self.reports.flush()
-        logs.stopped(self.log, time.monotonic() - self.stop_began, cut)
+    def stopped(self, cut: int) -> None:
+        """Nothing is served any more; `cut` sessions were ended before their time."""
+        if self.stop_began:
+            logs.stopped(self.log, time.monotonic() - self.stop_began, cut)
         if self.reactor.running:
             self.reactor.stop()
+
+
+class Service(Daemon):
+    """One process that serves."""
+
+    def __init__(self, settings: Settings, reactor: Any, reread: Reread | None) -> None:
+        super().__init__(settings, reactor, reread)
+        self.reports = Reports(self.log)
+        self.reports.metrics.reloads = self.reloads
+        self.serving = Serving(reactor, self.reports, inherited=listen_fds())
+
+    def open(self) -> None:
+        self.serving.apply(self.settings)
+
+    def begin(self) -> None:
+        self.tell_ready()
+
+    def apply(self, settings: Settings) -> None:
+        self.serving.apply(settings)
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        return [self.reports.snapshot()]
+
+    @property
+    def sessions(self) -> int:
+        return self.reports.sessions_open
+
+    def listening(self) -> list[tuple[str, str]]:
+        return self.serving.listening()
+
+    def tick(self) -> None:
+        self.reports.tick()
+
+    def drain(self) -> None:
+        self.serving.drain(self.settings.service.drain_timeout, self.stopped)
+
+    def end_now(self) -> None:
+        self.stopped(self.serving.sessions)
+
+    def stopped(self, cut: int) -> None:
+        self.serving.stop()
+        self.reports.flush()
+        super().stopped(cut)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from proxy.net.secure import SecureRoute
     from proxy.settings import Listen, Route, Settings
 
-QUIET: Final = 660.0  # seconds without a byte after which a draining relay is cut: RFC 5321 4.5.3.2.6 gives the dot 10 min
+QUIET: Final = (
+    660.0  # seconds without a byte after which a draining relay is cut: RFC 5321 4.5.3.2.6 gives the dot 10 min
+)
 OWN_ADDRESSES_FOR: Final = 5.0  # seconds that the host's addresses are remembered
 
 
@@ -102,6 +104,9 @@ class Serving:
             if name not in routes:
                 self._remove(old, settings.service.drain_timeout)
         self.routes = routes
+        for name, one in secure.items():
+            if one.contexts.not_after is not None:
+                self.observer.certificate_seen(name, "client", one.tls.certificate, one.contexts.not_after)
         self._listening = frozenset(listener.address for listener in self.listeners)
         self.poller.start()
 
@@ -147,7 +152,11 @@ class Serving:
                 None,
                 "keylog",
                 "warning",
-                {"route": route.name, "file": route.tls.keylog, "reason": "whoever reads this file can read the sessions"},
+                {
+                    "route": route.name,
+                    "file": route.tls.keylog,
+                    "reason": "whoever reads this file can read the sessions",
+                },
             )
         return SecureRoute(route.tls, contexts)
 
@@ -172,8 +181,12 @@ class Serving:
         if self._names is None:
             from proxy.net.resolver import Resolver
 
-            self._names = Resolver(self.reactor)
+            self._names = Resolver(self.reactor, self.deadlines)
         return self._names
+
+    def listening(self) -> list[tuple[str, str]]:
+        """Route and address of every listener, with the ports that port 0 has become."""
+        return [(listener.route.settings.name, str(listener)) for listener in self.listeners]
 
     # -- draining ----------------------------------------------------------------------------------------------------
 

@@ -13,26 +13,13 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
+from proxy.net.actions import DO
 from proxy.net.client_hello import TlsRecordPeek
 from proxy.net.connection import SESSION_FULL, ClientConnection, Connection, ServerConnection
 from proxy.smtp.events import (
     Action,
-    AskOffers,
-    ClientTls,
-    EhloReplied,
-    End,
-    FinishServer,
-    Found,
-    FreshConnection,
-    Injected,
-    NextDestination,
-    ReleaseClient,
-    ReleaseServer,
-    ServerTls,
-    StarttlsAnswered,
     ToClient,
     ToServer,
-    XclientOffered,
 )
 from proxy.smtp.session import Session
 
@@ -53,8 +40,8 @@ class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "half_closed_at", "offers", "over", "peek", "recorder", "route", "securing_client",
-        "securing_server", "server", "session", "story",
+        "active_at", "client", "dial", "due", "half_closed_at", "looks", "offers", "over", "peek", "recorder", "route",
+        "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
@@ -68,6 +55,7 @@ class Carrier:
         self.dial: Dial | None = None
         self.peek: TlsRecordPeek | None = None
         self.recorder: Recorder | None = route.recorders.begin(story, now) if route.recorders is not None else None
+        self.looks = False  # what is relayed is to be shown to `look`
         self.securing_client: Handshake | None = None  # the handshakes that are under way
         self.securing_server: Handshake | None = None
         self.offers: OffersQuestion | None = None  # the question about XCLIENT that is under way
@@ -98,7 +86,9 @@ class Carrier:
         assert session is not None
         now = monotonic()
         story = self.story
-        story.destination = f"{server.address}:{server.port}" if ":" not in server.address else f"[{server.address}]:{server.port}"
+        story.destination = (
+            f"{server.address}:{server.port}" if ":" not in server.address else f"[{server.address}]:{server.port}"
+        )
         story.destination_name = server.name if server.name != server.address else ""
         connection = self.server = ServerConnection(sock, self, route.poller, route.deadlines)
         connection.peer = self.client
@@ -176,7 +166,7 @@ class Carrier:
             return
         other.finish(clean=connection.end_was_clean)
         self.half_closed_at = self.active_at = monotonic()
-        self._set_deadline()
+        self.set_deadline()
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
@@ -194,7 +184,7 @@ class Carrier:
                 if self.server is not None:
                     self.server.write(action.data)  # type: ignore[union-attr]  # told by its type
             else:
-                _DO[kind](self, action)
+                DO[kind](self, action)
                 if self.over:
                     return
         session = self.session
@@ -207,80 +197,26 @@ class Carrier:
                 self.due = deadline
                 self.route.deadlines.at(deadline, self)
 
-    def _ehlo_replied(self, action: EhloReplied) -> None:
-        story = self.story
-        result = action.result
-        mode = self.route.policy.repair.mode
-        if result.refused:
-            story.ehlo = "refused"
-        elif result.changed and mode == "repair":
-            story.ehlo = "repaired"
-        elif story.ehlo != "repaired":
-            story.ehlo = "observed" if mode == "observe" and result.findings else "good"
-        if result.findings:
-            fresh = [f.id for f in result.findings if f.repaired and f.id not in story.repaired]
-            if fresh:
-                story.repaired = (*story.repaired, *fresh)
-        if self.dial is not None:
-            self.dial.succeeded()
-        self.route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
-        if self.recorder is not None and result.changed:
-            self.recorder.repaired(result.before, result.after, [f.id for f in result.findings], monotonic())
-
-    def _starttls_answered(self, action: StarttlsAnswered) -> None:
-        self.route.observer.starttls_answered(self.story, action.result)
-
-    def _injected(self, action: Injected) -> None:
-        self.route.observer.injected(self.story, action.event, action.detail)
-
-    def _found(self, action: Found) -> None:
-        if action.repaired and action.finding not in self.story.repaired:
-            self.story.repaired = (*self.story.repaired, action.finding)
-        self.route.observer.noticed(
-            self.story,
-            "ehlo-findings",
-            "info",
-            {"findings": [action.finding], "repaired": action.repaired, "before": list(action.lines), "after": [], "phase": "late"},
-        )
-
-    def _xclient_offered(self, action: XclientOffered) -> None:
-        self.route.say_xclient_remedy(self.story)
-
-    def _release_client(self, action: ReleaseClient) -> None:
-        self.client.relaying = True
-        if self.recorder is not None:
-            self.recorder.let_go("client", monotonic(), b"")
-
-    def _release_server(self, action: ReleaseServer) -> None:
-        server = self.server
-        assert server is not None
-        server.relaying = True
-        if action.tls:
-            self.story.tls = "passthrough"
-            self.peek = TlsRecordPeek()
-        if self.recorder is not None:
-            if action.tls:
-                self.recorder.tls_started(monotonic())
-            else:
-                self.recorder.let_go("server", monotonic(), b"")
-        session = self.session
-        if session is not None and session.completed:
-            self.story.reason = ""
-        self.session = None
-        self.active_at = monotonic()
-        self._set_deadline()
-
     def look(self, source: Connection, data: bytes) -> None:
-        """What passes is looked at for the log until the hellos have been seen; nothing is held for it."""
+        """What is relayed is looked at, for the log until the hellos have been seen, and for the transcript; nothing
+        is held for it."""
+        from_client = source is self.client
         peek = self.peek
-        if peek is None:
-            return
-        if source is self.client:
-            peek.feed_client(data)
-        else:
-            peek.feed_server(data)
-        if peek.done:
-            self._peeked()
+        if peek is not None:
+            if from_client:
+                peek.feed_client(data)
+            else:
+                peek.feed_server(data)
+            if peek.done:
+                self._peeked()
+        recorder = self.recorder
+        if recorder is not None:
+            if from_client:
+                recorder.client_bytes(data, monotonic())
+            else:
+                recorder.server_bytes(data, monotonic())
+        wanted = recorder is not None and (recorder.wants("client") or recorder.wants("server"))
+        self.looks = self.peek is not None or wanted
 
     def _peeked(self) -> None:
         peek, self.peek = self.peek, None
@@ -289,44 +225,18 @@ class Carrier:
             self.story.tls_version = peek.version
             self.route.observer.tls_started(self.story, "passthrough", peek.version, peek.sni, peek.cipher, "", 0.0)
 
-    def _finish_server(self, action: FinishServer) -> None:
-        if self.server is not None:
-            self.server.finish()
-
-    def _next_destination(self, action: NextDestination) -> None:
-        self._drop_server()
-        assert self.dial is not None
-        self.dial.next(action.reason)
-
-    def _fresh_connection(self, action: FreshConnection) -> None:
-        self._drop_server()
-        if self.dial is not None:
-            self.dial.cancel()
-        self.dial = self.route.dialer.dial(self, (self.story.client, self.story.client_port), None, self.story)
-
-    def _drop_server(self) -> None:
+    def drop_server(self) -> None:
         server, self.server = self.server, None
         if server is not None:
             server.peer = None
             server.close(reset=False, abort_after=self.route.settings.timeouts.abort)
         self.client.peer = None
 
-    def _ask_offers(self, action: AskOffers) -> None:
-        self.offers = self.route.ask_offers(self)
-
     def offers_known(self, offered: bool | None) -> None:
         """The answer about XCLIENT."""
         self.offers = None
         if self.session is not None:
             self.obey(self.session.offers_known(offered, monotonic()))
-
-    def _server_tls(self, action: ServerTls) -> None:
-        assert self.route.secure is not None
-        self.securing_server = self.route.secure.server(self)
-
-    def _client_tls(self, action: ClientTls) -> None:
-        assert self.route.secure is not None
-        self.securing_client = self.route.secure.client(self)
 
     # -- TLS ---------------------------------------------------------------------------------------------------------
 
@@ -347,7 +257,7 @@ class Carrier:
         if accepted:
             self.obey(session.server_tls_ready(monotonic()))
         else:
-            self._drop_server()
+            self.drop_server()
             self.obey(session.server_tls_failed(reason, monotonic()))
 
     def client_secured(self, channel: TlsChannel | None, reason: str) -> None:
@@ -360,6 +270,8 @@ class Carrier:
             self.obey(session.client_tls_failed(reason, monotonic()))
             return
         story = self.story
+        if self.recorder is not None:
+            self.recorder.inside_tls(monotonic())
         story.tls = "bridge"
         story.tls_version = channel.version
         story.sni = channel.sni
@@ -373,12 +285,9 @@ class Carrier:
         bridge = self.route.policy.bridge
         return bridge is not None and bridge.client == "implicit"
 
-    def _end(self, action: End) -> None:
-        self.end(action.outcome, action.by, action.reason, reset_client=action.reset_client, reset_server=action.reset_server)
-
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def _set_deadline(self) -> None:
+    def set_deadline(self) -> None:
         """For a relay: nothing for too long, either way."""
         timeouts = self.route.settings.timeouts
         span = timeouts.half_closed if self.half_closed_at else timeouts.idle
@@ -411,18 +320,24 @@ class Carrier:
             why = "the other side did not end in time" if self.half_closed_at else "no byte either way in time"
             self.end("timeout", "proxy", why)
         else:
-            self._set_deadline()
+            self.set_deadline()
 
     def drain(self, quiet_for: float) -> None:
         """The service stops.  A session that has let go may end by itself, unless it has been quiet so long."""
         if self.session is not None:
             self.obey(self.session.drain(monotonic()))
-        if not self.over and (self.session is None or self.client.relaying) and monotonic() - self.active_at >= quiet_for:
+        if (
+            not self.over
+            and (self.session is None or self.client.relaying)
+            and monotonic() - self.active_at >= quiet_for
+        ):
             self.end("aborted", "proxy", "quiet while the service is being stopped")
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def end(self, outcome: str, by: str, reason: str, *, reset_client: bool = False, reset_server: bool = False) -> None:
+    def end(
+        self, outcome: str, by: str, reason: str, *, reset_client: bool = False, reset_server: bool = False
+    ) -> None:
         """Tell the end, once, and close what is open."""
         if self.over:
             return
@@ -463,21 +378,3 @@ class Carrier:
             self.recorder.end(monotonic())
         route.session_over(self)
         route.observer.session_ended(story, monotonic() - story.started_at)
-
-
-_DO = {
-    EhloReplied: Carrier._ehlo_replied,
-    StarttlsAnswered: Carrier._starttls_answered,
-    Injected: Carrier._injected,
-    Found: Carrier._found,
-    XclientOffered: Carrier._xclient_offered,
-    ReleaseClient: Carrier._release_client,
-    ReleaseServer: Carrier._release_server,
-    FinishServer: Carrier._finish_server,
-    NextDestination: Carrier._next_destination,
-    FreshConnection: Carrier._fresh_connection,
-    AskOffers: Carrier._ask_offers,
-    ServerTls: Carrier._server_tls,
-    ClientTls: Carrier._client_tls,
-    End: Carrier._end,
-}

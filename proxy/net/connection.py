@@ -219,7 +219,11 @@ class Connection:
         """That reason is gone."""
         if self.paused & why:
             self.paused &= ~why
-            if not self.paused and (self.may_read or self.channel is not None or self.pipe is not None) and not self.closed:
+            if (
+                not self.paused
+                and (self.may_read or self.channel is not None or self.pipe is not None)
+                and not self.closed
+            ):
                 self.poller.soon(self)
 
     # -- writing -----------------------------------------------------------------------------------------------------

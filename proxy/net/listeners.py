@@ -155,7 +155,9 @@ class Listener:
         if refusal is not None:
             self.refuse(sock, (_plain(host), port), *refusal)
 
-    def refuse(self, sock: socket.socket, client: tuple[str, int], status: str, text: str, *, registered: bool = False) -> None:
+    def refuse(
+        self, sock: socket.socket, client: tuple[str, int], status: str, text: str, *, registered: bool = False
+    ) -> None:
         """Tell it why, and close."""
         route = self.route
         route.refused(client, text)

@@ -72,6 +72,9 @@ class Observer(Protocol):
     def noticed(self, story: Story | None, event: str, level: str, fields: dict[str, object]) -> None:
         """Anything else worth a line: `level` is debug, info, warning or error."""
 
+    def certificate_seen(self, route: str, side: str, subject: str, not_after: float) -> None:
+        """A certificate is in use: ours towards clients (`client`) or a server's; `not_after` is a Unix time."""
+
     def refused(self, story: Story) -> None:
         """A client got no session; `story.outcome` is refused, `story.reason` says why. No session_ended follows."""
 

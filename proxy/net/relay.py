@@ -49,8 +49,8 @@ def pump(source: Connection, mask: int) -> None:
             source.finished(source.broken)
             return
         source.moved += count
-        if carrier.peek is not None:
-            carrier.look(source, bytes(_VIEW[: min(count, 4096)]))
+        if carrier.looks:
+            carrier.look(source, bytes(_VIEW[:count]))
         peer.write(_VIEW[:count])
         carrier.active_at = monotonic()
         if source.paused:
@@ -61,7 +61,7 @@ def pump(source: Connection, mask: int) -> None:
             if not mask & _ENDINGS:
                 source.may_read = False
                 return
-        elif source.moved > splice.BEGIN_AFTER and splice.begin(source):
+        elif source.moved > splice.BEGIN_AFTER and not carrier.looks and splice.begin(source):
             splice.pump(source)
             return
     source.may_read = True
@@ -75,5 +75,7 @@ def pass_on(source: Connection, data: bytes) -> None:
     if peer is None or carrier is None:
         return
     source.moved += len(data)
+    if carrier.looks:
+        carrier.look(source, data)
     peer.write(data)
     carrier.active_at = monotonic()

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from proxy.net import proxy_header
 from proxy.net.carrier import Carrier
 from proxy.net.destination import FailureMemory, Server, Surroundings, parsed
 from proxy.net.dialer import Dialer, Names
 from proxy.net.observer import Observer, Story
 from proxy.net.offers import OffersQuestion
-from proxy.net import proxy_header
 from proxy.net.record import Recorders
 from proxy.smtp.policy import BridgePolicy, DestinationMemory, SessionPolicy
 from proxy.smtp.repair import RepairPolicy
@@ -106,7 +106,12 @@ class RouteRuntime:
         return bool(networks) and _within(address, networks, self.trusted)
 
     def admit(
-        self, sock: socket.socket, client: tuple[str, int], original: tuple[str, int] | None, *, registered: bool = False
+        self,
+        sock: socket.socket,
+        client: tuple[str, int],
+        original: tuple[str, int] | None,
+        *,
+        registered: bool = False,
     ) -> tuple[str, str] | None:
         """Begin a session, or return why not: status and text.  `client` is the address that counts."""
         address, port = client

@@ -57,7 +57,11 @@ class Handshake:
     __slots__ = ("_channel", "_connection", "_deadlines", "_over", "_poller", "_then")
 
     def __init__(
-        self, carrier: Carrier, connection: Connection, channel: TlsChannel, then: Callable[[TlsChannel | None, str], None]
+        self,
+        carrier: Carrier,
+        connection: Connection,
+        channel: TlsChannel,
+        then: Callable[[TlsChannel | None, str], None],
     ) -> None:
         route = carrier.route
         self._connection = connection

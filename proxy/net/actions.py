@@ -1,0 +1,163 @@
+"""What each action of the session means at the edge, but for the bytes, which the carrier sends by itself.
+
+One function an action, in one table; the carrier knows nothing of what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.net.client_hello import TlsRecordPeek
+from proxy.smtp.events import (
+    AskOffers,
+    ClientTls,
+    EhloReplied,
+    End,
+    FinishServer,
+    Found,
+    FreshConnection,
+    Injected,
+    NextDestination,
+    ReleaseClient,
+    ReleaseServer,
+    ServerTls,
+    StarttlsAnswered,
+    XclientOffered,
+)
+
+if TYPE_CHECKING:
+    from proxy.net.carrier import Carrier
+
+
+def ehlo_replied(carrier: Carrier, action: EhloReplied) -> None:
+    story = carrier.story
+    result = action.result
+    mode = carrier.route.policy.repair.mode
+    if result.refused:
+        story.ehlo = "refused"
+    elif result.changed and mode == "repair":
+        story.ehlo = "repaired"
+    elif story.ehlo != "repaired":
+        story.ehlo = "observed" if mode == "observe" and result.findings else "good"
+    if result.findings:
+        fresh = [f.id for f in result.findings if f.repaired and f.id not in story.repaired]
+        if fresh:
+            story.repaired = (*story.repaired, *fresh)
+    if carrier.dial is not None:
+        carrier.dial.succeeded()
+    carrier.route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
+    if carrier.recorder is not None and result.changed:
+        carrier.recorder.repaired(result.before, result.after, [f.id for f in result.findings], monotonic())
+
+
+def starttls_answered(carrier: Carrier, action: StarttlsAnswered) -> None:
+    carrier.route.observer.starttls_answered(carrier.story, action.result)
+
+
+def injected(carrier: Carrier, action: Injected) -> None:
+    carrier.route.observer.injected(carrier.story, action.event, action.detail)
+
+
+def found(carrier: Carrier, action: Found) -> None:
+    if action.repaired and action.finding not in carrier.story.repaired:
+        carrier.story.repaired = (*carrier.story.repaired, action.finding)
+    carrier.route.observer.noticed(
+        carrier.story,
+        "ehlo-findings",
+        "info",
+        {
+            "findings": [action.finding],
+            "repaired": action.repaired,
+            "before": list(action.lines),
+            "after": [],
+            "phase": "late",
+        },
+    )
+
+
+def xclient_offered(carrier: Carrier, action: XclientOffered) -> None:
+    carrier.route.say_xclient_remedy(carrier.story)
+
+
+def release_client(carrier: Carrier, action: ReleaseClient) -> None:
+    carrier.client.relaying = True
+    if carrier.recorder is not None:
+        carrier.recorder.let_go("client", monotonic(), b"")
+        carrier.looks = True
+
+
+def release_server(carrier: Carrier, action: ReleaseServer) -> None:
+    server = carrier.server
+    assert server is not None
+    server.relaying = True
+    if action.tls:
+        carrier.story.tls = "passthrough"
+        carrier.peek = TlsRecordPeek()
+    if carrier.recorder is not None:
+        if action.tls:
+            carrier.recorder.tls_started(monotonic())
+        else:
+            carrier.recorder.let_go("server", monotonic(), b"")
+    carrier.looks = carrier.peek is not None or carrier.recorder is not None
+    carrier.session = None
+    carrier.active_at = monotonic()
+    carrier.set_deadline()
+
+
+def finish_server(carrier: Carrier, action: FinishServer) -> None:
+    if carrier.server is not None:
+        carrier.server.finish()
+
+
+def next_destination(carrier: Carrier, action: NextDestination) -> None:
+    carrier.drop_server()
+    assert carrier.dial is not None
+    carrier.dial.next(action.reason)
+
+
+def fresh_connection(carrier: Carrier, action: FreshConnection) -> None:
+    carrier.drop_server()
+    if carrier.dial is not None:
+        carrier.dial.cancel()
+    story = carrier.story
+    carrier.dial = carrier.route.dialer.dial(carrier, (story.client, story.client_port), None, story)
+
+
+def ask_offers(carrier: Carrier, action: AskOffers) -> None:
+    carrier.offers = carrier.route.ask_offers(carrier)
+
+
+def server_tls(carrier: Carrier, action: ServerTls) -> None:
+    assert carrier.route.secure is not None
+    carrier.securing_server = carrier.route.secure.server(carrier)
+
+
+def client_tls(carrier: Carrier, action: ClientTls) -> None:
+    assert carrier.route.secure is not None
+    carrier.securing_client = carrier.route.secure.client(carrier)
+
+
+def end(carrier: Carrier, action: End) -> None:
+    carrier.end(
+        action.outcome, action.by, action.reason, reset_client=action.reset_client, reset_server=action.reset_server
+    )
+
+
+DO: Final[dict[type[Any], Callable[[Carrier, Any], None]]] = {
+    EhloReplied: ehlo_replied,
+    StarttlsAnswered: starttls_answered,
+    Injected: injected,
+    Found: found,
+    XclientOffered: xclient_offered,
+    ReleaseClient: release_client,
+    ReleaseServer: release_server,
+    FinishServer: finish_server,
+    NextDestination: next_destination,
+    FreshConnection: fresh_connection,
+    AskOffers: ask_offers,
+    ServerTls: server_tls,
+    ClientTls: client_tls,
+    End: end,
+}
