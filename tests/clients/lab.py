@@ -7,7 +7,6 @@ The finding `none` is a server without fault.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import socket
 import sys
@@ -16,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clients.certificates import Certificates, make
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.certificates import ADDRESS, NAME, Authority
 from tests.loopback import child, free_port, wait_until
 
 START_SECONDS = 20.0
@@ -29,6 +30,23 @@ class Arrived:
     finding: str
     tls: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the clients trust, as a file, and the server's certificate as it goes over the wire."""
+
+    ca: Path
+    der: bytes
+
+
+def make_certificates(folder: Path) -> Certificates:
+    """A new authority, and the server's certificate and key as the servers want them: server.pem, server.key."""
+    authority = Authority("Test Root")
+    issued = authority.issue(NAME, ADDRESS)
+    issued.write(folder)
+    (folder / "ca.pem").write_bytes(authority.pem)
+    return Certificates(folder / "ca.pem", issued.certificate.public_bytes(Encoding.DER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +99,7 @@ def running(folder: Path, findings: Sequence[str]) -> Iterator[Lab]:
     folder.chmod(0o755)
     lab = Lab(
         folder,
-        make(folder),
+        make_certificates(folder),
         {finding: free_port() for finding in findings},
         {finding: free_port() for finding in findings},
     )
@@ -89,14 +107,12 @@ def running(folder: Path, findings: Sequence[str]) -> Iterator[Lab]:
     config.write_text("".join(_route(f, lab.proxied[f], lab.direct[f]) for f in findings))
     pairs = [f"{port}={finding}" for finding, port in lab.direct.items()]
     with (
-        child([sys.executable, "-m", "tests.clients.servers", folder, *pairs], folder / "servers.log"),
-        child([sys.executable, "-m", "proxy", "run", "--config", config], folder / "proxy.log"),
+        child([sys.executable, "-m", "tests.clients.servers", folder, *pairs], folder / "servers.log") as servers,
+        child([sys.executable, "-m", "proxy", "run", "--config", config], folder / "proxy.log") as proxy,
     ):
-        for name, ports in (("servers", lab.direct), ("proxy", lab.proxied)):
-            said = folder / f"{name}.log"
+        for name, process, ports in (("servers", servers, lab.direct), ("proxy", proxy, lab.proxied)):
             for port in ports.values():
-                try:
-                    wait_until(functools.partial(_answers, port), START_SECONDS, f"port {port} of {name} answers")
-                except AssertionError as late:
-                    raise RuntimeError(f"{late}\n{said.read_text(errors='replace')[-2000:]}") from None
+                wait_until(lambda: _answers(port) or process.poll() is not None, START_SECONDS, f"{name} start")  # noqa: B023
+                if process.poll() is not None:
+                    raise RuntimeError((folder / f"{name}.log").read_text(errors="replace")[-2000:])
         yield lab

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clients.certificates import Certificates
+from tests.clients.lab import Certificates
 from tests.loopback import child, wait_until
 
 START_SECONDS = 15.0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import aiosmtplib
 
-from tests.clients.certificates import NAME
+from tests.certificates import NAME
 from tests.loopback import TOP
 
 SENDER = "anna@sender.example"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.clients.certificates import NAME
+from tests.certificates import NAME
 from tests.clients.lab import Lab
 from tests.loopback import child, wait_until
 
@@ -87,6 +87,7 @@ def proxy(destination: int, folder: Path, *more: str) -> Iterator[int]:
         ready = wait_until(
             lambda: re.search(r"^ready .*listen=\"?\S*127\.0\.0\.1:(\d+)", log.read_text(), re.MULTILINE), 20, "ready"
         )
+        assert ready is not None
         yield int(ready[1])
 
 

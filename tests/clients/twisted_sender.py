@@ -10,7 +10,7 @@ from twisted.internet import defer, reactor, ssl
 from twisted.mail.smtp import ESMTPSenderFactory
 from twisted.python.failure import Failure
 
-from tests.clients.certificates import NAME
+from tests.certificates import NAME
 
 
 def main(port: str, ca: str, sender: str, recipient: str) -> int:
