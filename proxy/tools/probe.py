@@ -140,6 +140,8 @@ def _converse(seen: Probed, wire: Wire, sock: socket.socket) -> None:
     if code_of(seen.banner) != 220:
         raise NoAnswer(f"the server greets with {seen.banner.decode('latin-1').strip()!r}")
     seen.before_tls = _ehlo(seen, wire, inside_tls=False)
+    if code_of(seen.before_tls.raw) == 421:  # RFC 5321 3.8: said at any time, about the service and not about EHLO
+        raise NoAnswer(f"the server ends the session: {seen.before_tls.raw.decode('latin-1').strip()!r}")
     offered = seen.before_tls.offers_starttls
     masked = any(finding.id == "keyword-masked" for finding in seen.before_tls.result.findings)
     if not seen.options.tls or not (offered or masked):

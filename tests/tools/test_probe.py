@@ -280,6 +280,12 @@ def test_ehlo_that_is_refused_needs_no_repair(serve: Callable[[Script], int]) ->
     assert "refuses EHLO" in out
 
 
+def test_a_server_that_is_not_available_gives_no_answer(serve: Callable[[Script], int]) -> None:
+    seen, _ = quick(serve(dialogue(b"220 x\r\n", b"421 4.3.2 later\r\n")))
+    assert seen.exit_code == 3
+    assert "421 4.3.2 later" in seen.problem
+
+
 def test_a_reply_that_is_cut_off_is_no_answer(serve: Callable[[Script], int]) -> None:
     def script(sock: socket.socket) -> None:
         sock.sendall(b"220 x\r\n")
