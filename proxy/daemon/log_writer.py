@@ -42,7 +42,7 @@ class LineWriter:
 
     `later(seconds, call)` schedules the retry of what is held back (the reactor's callLater); without it the next
     line or an explicit `flush` does.  `shared` says that other processes write to the same descriptor.
-    `lost_line(count)` makes the line that tells how many were lost.
+    `lost_line(count)` makes the line that tells how many were lost; an EventLog that writes here puts its own in place.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LineWriter:
         self.lost_total = 0
         self.held = 0  # bytes waiting
         self.later = later
-        self._lost_line = lost_line
+        self.lost_line = lost_line
         self._max_backlog = max_backlog
         self._backlog: deque[bytes] = deque()
         self._retry_call: object = None
@@ -168,7 +168,7 @@ class LineWriter:
         self.lost_total += lines
 
     def _tell_lost(self) -> None:
-        line = self._lost_line(self.lost)
+        line = self.lost_line(self.lost)
         try:
             written = self._write(self._fd, line)
         except OSError:

@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from proxy.daemon.log_writer import MAX_LINE
+from proxy.daemon.log_writer import MAX_LINE, LineWriter
 
 LEVELS = ("debug", "info", "warning", "error")
 _PRIORITY = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>"}  # sd-daemon(3)
@@ -90,6 +90,8 @@ class EventLog:
         self.debug_on = self.info_on = self.warning_on = False
         self._levels: frozenset[str] = frozenset()
         self.configure(format, level)
+        if isinstance(write, LineWriter):
+            write.lost_line = self._lost_line
 
     def configure(self, format: str, level: str) -> None:
         """Take another format (`text`, `json`) or level, at a reload."""
@@ -143,6 +145,9 @@ class EventLog:
             self._second = second
             self._second_text = utc(second)[:-1]
         return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+
+    def _lost_line(self, count: int) -> bytes:
+        return self._line("warning", "log-lost", {"lines": str(count)}, frozenset({"lines"}), [])
 
     def _line(
         self,

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.daemon import logs
+from proxy.daemon.log_writer import LineWriter
 from proxy.daemon.logs import EventLog
 
 
@@ -199,6 +200,24 @@ def test_for_the_journal_each_line_bears_its_level() -> None:
         log.emit(level, "x", {})
     log.send("info", "y")
     assert lines == [b"<7>x\n", b"<6>x\n", b"<4>x\n", b"<3>x\n", b"<6>y\n"]
+
+
+@pytest.mark.parametrize(
+    ("format", "told"),
+    [
+        ("text", b"log-lost lines=7\n"),
+        (
+            "json",
+            b'{"time":"2023-11-14T22:13:20.250Z","level":"warning","event":"log-lost","lines":7}\n',
+        ),
+    ],
+)
+def test_lost_lines_are_told_in_the_logs_own_format(format: str, told: bytes) -> None:
+    with open("/dev/null", "wb") as null:
+        writer = LineWriter(null.fileno())
+        EventLog(writer, format=format, clock=lambda: 1700000000.25)
+        assert writer.lost_line(7) == told
+        writer.close()
 
 
 def test_only_the_journals_own_stream_gets_level_prefixes() -> None:
