@@ -116,6 +116,8 @@ class Reports:
         for finding_id, repaired in found.items():
             counts.found(finding_id, repaired)
         if self.log.info_on:
+            if not changed and self._tell_known(story, found, phase):
+                return
             fields: dict[str, object] = {
                 "findings": list(found),
                 "repaired": [finding_id for finding_id, repaired in found.items() if repaired],
@@ -247,6 +249,20 @@ class Reports:
     def _tell_refused(self, now: float) -> None:
         for client, count in self._refusals.untold(now):
             self.log.emit("info", "refused", {"client": client, "count": count})
+
+    def _tell_known(self, story: Story, found: dict[str, bool], phase: str) -> bool:
+        """`ehlo-findings` of a reply that was told before, in a hurry.  False when that cannot be done plainly."""
+        where = _destination(story.destination_name, story.destination)
+        words = f"{story.route} {story.client} {where}"
+        if self.log.json or not where or not _all_plain(words) or words.count(" ") != 2:
+            return False
+        repaired = ",".join([finding_id for finding_id, is_repaired in found.items() if is_repaired])
+        self.log.send(
+            "info",
+            f"ehlo-findings session={self._prefix}{story.number:x} route={story.route} client={story.client} "
+            f"destination={where} findings={','.join(found)} repaired={repaired or _NOTHING} phase={phase}",
+        )
+        return True
 
     def _tell_end(self, story: Story, seconds: float) -> None:
         destination = story.destination

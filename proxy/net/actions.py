@@ -9,7 +9,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.net.client_hello import TlsRecordPeek
 from proxy.smtp.events import (
     AskOffers,
     ClientTls,
@@ -49,7 +48,9 @@ def ehlo_replied(carrier: Carrier, action: EhloReplied) -> None:
         carrier.dial.succeeded()
     carrier.route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
     if carrier.recorder is not None and result.changed:
-        carrier.recorder.repaired(result.before, result.after, [f.id for f in result.findings], monotonic())
+        carrier.recorder.repaired(
+            result.before, result.after, [f.id for f in result.findings if f.repaired], monotonic()
+        )
 
 
 def starttls_answered(carrier: Carrier, action: StarttlsAnswered) -> None:
@@ -94,13 +95,12 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
     server.relaying = True
     if action.tls:
         carrier.story.tls = "passthrough"
-        carrier.peek = TlsRecordPeek()
     if carrier.recorder is not None:
         if action.tls:
             carrier.recorder.tls_started(monotonic())
         else:
             carrier.recorder.let_go("server", monotonic(), b"")
-    carrier.looks = carrier.peek is not None or carrier.recorder is not None
+    carrier.looks = carrier.recorder is not None
     carrier.session = None
     carrier.active_at = monotonic()
     carrier.set_deadline()

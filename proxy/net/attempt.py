@@ -29,6 +29,7 @@ OUR_OWN = frozenset({
 _CONNECTED = frozenset({0, errno.ECONNRESET, errno.EPIPE})
 
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_FAILED = select.EPOLLERR | select.EPOLLHUP
 _DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 
 
@@ -105,7 +106,9 @@ class Attempt:
     def ready(self, mask: int) -> None:
         if not mask & _DECIDED:
             return
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = 0
+        if mask & _FAILED:
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code in _CONNECTED:
             self._deadlines.cancel(self)
             self.dial.attempt_won(self, mask)

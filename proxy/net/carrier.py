@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING
-
-from twisted.logger import Logger
+from typing import TYPE_CHECKING, Final
 
 from proxy.net.actions import DO
 from proxy.net.client_hello import TlsRecordPeek
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from proxy.net.secure import Handshake
     from proxy.net.tls import TlsChannel
 
-_log = Logger(namespace="proxy.net.carrier")
+HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
 
 
 class Carrier:
@@ -127,7 +125,12 @@ class Carrier:
         if self.recorder is not None:
             self.recorder.client_bytes(data, now)
         self.obey(session.client_data(data, now))
-        if self.session is not None and not session.wants_client:
+        if self.session is None:
+            if self.story.tls == "passthrough" and data[:1] == HANDSHAKE_RECORD:
+                peek = self.peek = TlsRecordPeek()  # the ClientHello is what made the session let go
+                peek.feed_client(data)
+                self.looks = True
+        elif not session.wants_client:
             self.client.pause(SESSION_FULL)
 
     def server_data(self, data: bytes, now: float) -> None:
@@ -192,10 +195,12 @@ class Carrier:
             client = self.client
             if client.paused & SESSION_FULL and session.wants_client:
                 client.resume(SESSION_FULL)
-            deadline = session.deadline
-            if deadline is not None and (self.due is None or deadline < self.due):
-                self.due = deadline
-                self.route.deadlines.at(deadline, self)
+            due = self.due
+            if due is None or session.silent_until is not None or due > session.now + self.route.shortest:
+                deadline = session.deadline
+                if deadline is not None and (due is None or deadline < due):
+                    self.due = deadline
+                    self.route.deadlines.at(deadline, self)
 
     def look(self, source: Connection, data: bytes) -> None:
         """What is relayed is looked at, for the log until the hellos have been seen, and for the transcript; nothing
@@ -369,9 +374,9 @@ class Carrier:
             self.offers.forget(self)
             self.offers = None
         abort_after = route.settings.timeouts.abort
-        server_clean = client.end_was_clean
-        client_clean = server is None or server.end_was_clean
+        client_clean = server is None or server.channel is None or server.end_was_clean
         if server is not None:
+            server_clean = client.channel is None or client.end_was_clean
             server.close(reset=reset_server, abort_after=abort_after, clean=server_clean)
         client.close(reset=reset_client, abort_after=abort_after, clean=client_clean)
         if self.recorder is not None:

@@ -84,12 +84,16 @@ class Connection:
         """Something may be possible now."""
         if self.closed:
             return
-        if mask & _WRITABLE and (self.pending is not None or self.fin_wanted):
-            self.flush()
-        if self.peer is not None and mask & _WRITABLE and self.peer.pipe is not None:
-            self.peer.read(0)
+        if mask & _WRITABLE:
+            if self.pending is not None or self.fin_wanted:
+                self.flush()
+            if self.peer is not None and self.peer.pipe is not None:
+                self.peer.read(0)
         if (mask & _READABLE or not mask) and not self.closed:
-            self.read(mask)
+            if self.relaying and not self.paused and self.channel is None and not self.ended:
+                relay.pump(self, mask)
+            else:
+                self.read(mask)
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours in `ready`: end this session, loudly, and no other."""
@@ -335,9 +339,13 @@ class Connection:
             self.pipe = None
         self.relaying = False
         self.paused = 0
-        if reset and self.pending is None:
-            self.abort(reset=True)
-            return
+        if self.pending is None:
+            if reset:
+                self.abort(reset=True)
+                return
+            if self.ended and self.channel is None:
+                self.abort(reset=False)  # both have said their last: closing says it for us
+                return
         self.reset_wanted = reset
         if not reset:
             self.finish(clean=clean)
@@ -365,7 +373,7 @@ class Connection:
                 pass
         fd = self.sock.fileno()
         if fd >= 0:
-            self.poller.remove(fd)
+            self.poller.forget(fd)
         self.pending = None
         self.channel = None
         self.sock.close()

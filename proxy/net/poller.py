@@ -112,6 +112,11 @@ class Poller:
             if error.errno not in (errno.EBADF, errno.ENOENT):
                 raise
 
+    def forget(self, fd: int) -> None:
+        """The same for a descriptor that its owner closes now and has no copy of: the kernel forgets it by itself."""
+        if self._watched.pop(fd, None) is not None:
+            self._removed.add(fd)
+
     def soon(self, watched: Watched) -> None:
         """Call `watched.ready(0)` once, after the others had their turn.
 

@@ -20,6 +20,7 @@ from proxy.net.offers import OffersQuestion
 from proxy.net.record import Recorders
 from proxy.smtp.policy import BridgePolicy, DestinationMemory, SessionPolicy
 from proxy.smtp.repair import RepairPolicy
+from proxy.smtp.state import BANNER_OR_NEXT
 
 if TYPE_CHECKING:
     import socket
@@ -55,7 +56,7 @@ class RouteRuntime:
 
     __slots__ = (
         "allowed", "deadlines", "dialer", "max_sessions", "max_sessions_per_client", "observer", "original", "policy", "poller",
-        "recorders", "secure", "settings", "state", "trusted", "xclient_trusted",
+        "recorders", "secure", "settings", "shortest", "state", "trusted", "xclient_trusted",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +87,8 @@ class RouteRuntime:
             self.recorders = Recorders(
                 settings.record.directory, settings.record.bytes, settings.record.sessions, self._complain
             )
+        timeouts = settings.timeouts
+        self.shortest = min(timeouts.banner, timeouts.command, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
         self.max_sessions = max(1, settings.max_sessions // share)
         per_client = settings.max_sessions_per_client

@@ -48,7 +48,7 @@ class Answers(SessionState):
     def read_server(self) -> None:
         """Take every whole line that is there, then judge what is left at the end of the turn."""
         lines = self.server_lines
-        if self.owed and self.owed[0].kind is Reply.EHLO and self.progress is None and self._known_reply():
+        if self.progress is None and self.owed and self.owed[0].kind is Reply.EHLO and self._known_reply():
             return
         while True:
             line = lines.next()

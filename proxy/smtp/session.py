@@ -30,7 +30,6 @@ from proxy.smtp.policy import DestinationMemory
 from proxy.smtp.repair import RepairResult
 from proxy.smtp.state import Owed, Phase, Reply
 
-BANNER_OR_NEXT: Final = 30.0  # seconds that a silent server is given while another destination is left
 HOLDS_BACK: Final = (Reply.EHLO, Reply.STARTTLS)  # what is pipelined behind these waits for their reply
 
 
@@ -133,8 +132,11 @@ class Session(Bridge):
         elif self.client_unread:
             self.to_server(data)
         elif self.phase is not Phase.ENDED:
-            self.client_lines.feed(data)
-            self.read_client()
+            if not len(self.client_lines) and data.find(b"\n") == len(data) - 1 and self._may_read():
+                self._command(data)  # one line in one piece, as it nearly always is
+            else:
+                self.client_lines.feed(data)
+                self.read_client()
         return self.done()
 
     def client_ended(self, reset: bool, now: float) -> list[Action]:

@@ -20,6 +20,7 @@ from proxy.smtp.policy import DestinationMemory, SessionPolicy
 MAX_REPLY_LINE: Final = 16384  # a reply line beyond it is not read any further (Exim reads 4096, Postfix 2048)
 MAX_WAITING: Final = 65536  # client bytes that may wait; beyond it the edge stops reading (one socket buffer's worth)
 EHLO_WAIT: Final = 0.2  # seconds that a reply with a doubtful end waits for more
+BANNER_OR_NEXT: Final = 30.0  # seconds that a silent server is given while another destination is left
 GOES_ON_AFTER: Final = 60.0  # seconds of silence after which a server that goes on after the usual wait is over
 
 
@@ -133,7 +134,8 @@ class SessionState(ABC):
             if first.kind is Reply.UNREAD:
                 late = None  # the relay's idle time-out rules from here on
             elif first.kind is Reply.BANNER:
-                late = first.at + self.policy.banner_timeout
+                span = self.policy.banner_timeout
+                late = first.at + (min(span, BANNER_OR_NEXT) if self.another_left else span)
             else:
                 late = first.at + self.policy.command_timeout
         elif self.client_since is not None and not self.client_unread:
