@@ -107,17 +107,20 @@ class Bench:
         finally:
             process.communicate(timeout=60)
 
-    def held(self, to: Contender) -> tuple[float, float]:
-        """KiB of memory a held session, and the slowest of the new sessions that are served meanwhile, in ms."""
-        self.load(to, "splice", 500, 16, 1000)  # what is set up once is not a session's
-        time.sleep(SETTLE_SECONDS)
+    def held(self, to: Contender) -> tuple[float, float, float, float]:
+        """With all of them held: KiB each; the slowest new session in ms; µs of CPU of a new one, before and then.
+
+        The first work warms it up: what is set up once is not a session's.
+        """
+        alone = self.session_cpu(to)
         before = to.memory()
         with self.holding(to, self.size.held):
             time.sleep(2 * SETTLE_SECONDS)
             memory = (to.memory() - before) / self.size.held / 1024
             slowest = self.load(to, "paced", 200, 100, 1000)["max"]
+            among = self.session_cpu(to)
         time.sleep(2 * SETTLE_SECONDS)
-        return memory, slowest
+        return memory, slowest, alone, among
 
     def split(self, to: Contender, sessions: int = 400) -> list[float]:
         """Share of the sessions that each process of the contender has accepted, largest first."""
@@ -213,16 +216,22 @@ def held_sessions(bench: Bench, folder: Path) -> list[Row]:
     held = bench.size.held
     memory = Row(f"memory a held session, {held} held", "KiB", "haproxy", 6, absolute=True)
     slowest = Row("slowest new session meanwhile", "ms", "haproxy", 50, absolute=True)
+    linear = Row(f"CPU a session, among {held} held against none", "µs", "none held", 1.25)
     limits = "max_sessions = 9500"
     with running(folder, lambda: contenders.sink(bench.program, folder)) as [direct]:
-        for start in (
-            lambda: contenders.haproxy(folder, direct.port),
-            lambda: contenders.ehlo_proxy(folder, direct.port, route=limits),
-        ):
-            with running(folder, start) as [one]:
-                for row, value in zip((memory, slowest), bench.held(one), strict=True):
-                    row.add(one.name, value)
-    return [memory, slowest]
+        for _ in range(max(1, bench.size.rounds // 2)):
+            for start in (
+                lambda: contenders.haproxy(folder, direct.port),
+                lambda: contenders.ehlo_proxy(folder, direct.port, route=limits),
+            ):
+                with running(folder, start) as [one]:
+                    size, wait, alone, among = bench.held(one)
+                    memory.add(one.name, size)
+                    slowest.add(one.name, wait)
+                    if one.name == "ehlo-proxy":
+                        linear.add("none held", alone)
+                        linear.add(one.name, among)
+    return [memory, slowest, linear]
 
 
 def two_workers(bench: Bench, folder: Path) -> list[Row]:
@@ -266,16 +275,29 @@ def bridge(bench: Bench, folder: Path) -> list[Row]:
 
 
 def linear(bench: Bench, folder: Path) -> list[Row]:
-    """Cost against message size: ten times the bytes must not cost more than ten times as much."""
-    row = Row("CPU a byte: messages of 10 MB against 1 MB", "ns", "1 MB", 1.2)
+    """Ten times the bytes, or ten times the lines of an EHLO reply, must not cost more than ten times as much."""
+    size = Row("CPU a byte: messages of 10 MB against 1 MB", "ns", "1 MB", 1.2)
     with (
         running(folder, lambda: contenders.sink(bench.program, folder)) as [direct],
         running(folder, lambda: contenders.ehlo_proxy(folder, direct.port)) as [one],
     ):
         for _ in range(bench.size.rounds):
-            row.add("1 MB", bench.cpu(one, "mail", 200, 4, 1_000_000) / 200e6 * 1e9)
-            row.add("ehlo-proxy", bench.cpu(one, "mail", 20, 4, 10_000_000) / 200e6 * 1e9)
-    return [row]
+            size.add("1 MB", bench.cpu(one, "mail", 200, 4, 1_000_000) / 200e6 * 1e9)
+            size.add("ehlo-proxy", bench.cpu(one, "mail", 20, 4, 10_000_000) / 200e6 * 1e9)
+    lines = Row("CPU an EHLO line: 80 lines against 8, no reply alike", "µs", "8 lines", 1.2)
+    with (
+        running(folder, lambda: contenders.sink(bench.program, folder, "--lines", "5")) as [short],
+        running(folder, lambda: contenders.sink(bench.program, folder, "--lines", "77")) as [long],
+        running(
+            folder,
+            lambda: contenders.ehlo_proxy(folder, short.port, "8 lines"),
+            lambda: contenders.ehlo_proxy(folder, long.port, "ehlo-proxy"),
+        ) as both,
+    ):
+        for _ in range(bench.size.rounds):
+            for one, number in zip(both, (8, 80), strict=True):
+                lines.add(one.name, bench.cpu(one, "splice", 1000, 16, 1000) / 1000 / number * 1e6)
+    return [size, lines]
 
 
 def compiled(folder: Path) -> Path:

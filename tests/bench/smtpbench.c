@@ -1,11 +1,12 @@
 /* smtpbench: a load source of SMTP sessions, and a sink with a broken EHLO reply. Single-threaded epoll each.
  *
- *   smtpbench sink PORT [--good] [--tls CERTIFICATE KEY]
+ *   smtpbench sink PORT [--good] [--tls CERTIFICATE KEY] [--lines N]
  *   smtpbench load PORT MODE SESSIONS CONCURRENCY SIZE
  *
  * The sink answers EHLO with STARTTLS in front of the greeting (--good: behind it). After its 220 to STARTTLS the first
  * byte decides: 0x16 is a ClientHello and TLS follows; anything else is the raw phase, which stands for a TLS stream
- * without its cost: an 8-byte big-endian length, that many bytes, and then the sink says "DONE".
+ * without its cost: an 8-byte big-endian length, that many bytes, and then the sink says "DONE". With --lines the EHLO
+ * reply has N more lines, no two replies alike.
  *
  * Modes of the load:
  *   splice  banner, EHLO, STARTTLS, SIZE raw bytes, DONE, close.     CONCURRENCY sessions at a time
@@ -83,11 +84,22 @@ static void tune(int fd) { int one = 1; setsockopt(fd, IPPROTO_TCP, TCP_NODELAY,
 enum phase { COMMAND, DATA, UNDECIDED, RAW, HANDSHAKE };
 struct session { struct stream s; enum phase phase; int line_n, end_n, header_n; char line[1024]; uint64_t want, got; };
 static const char *ehlo_reply = BROKEN;
-static int sink_has_tls;
+static int sink_has_tls, more_lines;
+
+static int say_ehlo(struct session *x) {
+    static char long_reply[65536];
+    static unsigned number;
+    if (x->s.tls || !more_lines) return say(&x->s, x->s.tls ? INSIDE : ehlo_reply);
+    int n = sprintf(long_reply, "250-STARTTLS\r\n250-mail.domain1.com\r\n");
+    for (int i = 0; i < more_lines; i++) n += sprintf(long_reply + n, "250-X-LINE-%u-%d\r\n", number, i);
+    number++;
+    sprintf(long_reply + n, "250 HELP\r\n");
+    return say(&x->s, long_reply);
+}
 
 static int obey(struct session *x) {
     const char *l = x->line;
-    if (!strncasecmp(l, "EHLO", 4)) return say(&x->s, x->s.tls ? INSIDE : ehlo_reply);
+    if (!strncasecmp(l, "EHLO", 4)) return say_ehlo(x);
     if (!strncasecmp(l, "STARTTLS", 8)) { x->phase = UNDECIDED; return say(&x->s, "220 Ready to start TLS\r\n"); }
     if (!strncasecmp(l, "DATA", 4)) { x->phase = DATA; x->end_n = 2; return say(&x->s, "354 go ahead\r\n"); }
     if (!strncasecmp(l, "QUIT", 4)) { say(&x->s, "221 bye\r\n"); return -1; }
@@ -293,6 +305,7 @@ int main(int n, char **argument) {
     if (n >= 3 && !strcmp(argument[1], "sink")) {
         for (int i = 3; i < n; i++) {
             if (!strcmp(argument[i], "--good")) ehlo_reply = GOOD;
+            else if (!strcmp(argument[i], "--lines") && i + 1 < n) more_lines = atoi(argument[++i]) % 1000;
             else if (!strcmp(argument[i], "--tls") && i + 2 < n) {
                 tls_context = SSL_CTX_new(TLS_server_method());
                 if (SSL_CTX_use_certificate_chain_file(tls_context, argument[i + 1]) != 1 || SSL_CTX_use_PrivateKey_file(tls_context, argument[i + 2], SSL_FILETYPE_PEM) != 1) {
@@ -317,6 +330,6 @@ int main(int n, char **argument) {
         load(atoi(argument[5]));
         return 0;
     }
-    fprintf(stderr, "usage: smtpbench sink PORT [--good] [--tls CERTIFICATE KEY]\n       smtpbench load PORT splice|mail|tls|paced|pacedtls|hold SESSIONS CONCURRENCY SIZE\n");
+    fprintf(stderr, "usage: smtpbench sink PORT [--good] [--tls CERTIFICATE KEY] [--lines N]\n       smtpbench load PORT splice|mail|tls|paced|pacedtls|hold SESSIONS CONCURRENCY SIZE\n");
     return 2;
 }
