@@ -24,9 +24,7 @@ _DOTTED_DOMAIN = re.compile(_SUB_DOMAIN + rb"(?:\." + _SUB_DOMAIN + rb")+\.?")
 _SINGLE_LABEL = re.compile(_SUB_DOMAIN)
 # address-literal = "[" ( IPv4-address-literal / IPv6-address-literal / General-address-literal ) "]"
 # General-address-literal = Standardized-tag ":" 1*dcontent
-_ADDRESS_LITERAL = re.compile(
-    rb"\[(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+)\]"
-)
+_ADDRESS_LITERAL = re.compile(rb"\[(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+)\]")
 # status-code = class "." subject "." detail, RFC 3463 2
 _ENHANCED_STATUS = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 # Greeting = "220 " ... / "220-" ...; `220host WebShield SMTP V4.5` is what McAfee's WebShield sends

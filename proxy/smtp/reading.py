@@ -127,9 +127,7 @@ def _taken_literally(line: EhloLine) -> bool:
     return not line.odd
 
 
-def _note_keyword(
-    line: EhloLine, keyword: Keyword, seen: set[bytes], inside_tls: bool, notes: list[Note]
-) -> Keyword:
+def _note_keyword(line: EhloLine, keyword: Keyword, seen: set[bytes], inside_tls: bool, notes: list[Note]) -> Keyword:
     name = keyword.name
     if name == b"STARTTLS" and inside_tls:
         notes.append(Note("starttls-inside-tls", line.number, REPAIR, "STARTTLS is offered inside TLS: ", line.raw))

@@ -173,9 +173,7 @@ def _in_silence(note: Note) -> Note:
     return note._replace(said="silence after ") if note.id == "final-line-missing" else note
 
 
-def _note_trust(
-    raw: bytes, lines: Sequence[EhloLine], host: bytes | None, trusted: bool, notes: list[Note]
-) -> bool:
+def _note_trust(raw: bytes, lines: Sequence[EhloLine], host: bytes | None, trusted: bool, notes: list[Note]) -> bool:
     """The server offers XCLIENT or XFORWARD.  Read as loosely as anybody might read it, but not in a host's name."""
     plain = raw.translate(None, CONTROLS).upper()
     if not any(keyword in plain for keyword in TRUSTING):
@@ -191,9 +189,7 @@ def _note_trust(
     return offers
 
 
-def _passed_too_long(
-    raw: bytes, before: tuple[bytes, ...], policy: RepairPolicy, context: EhloContext
-) -> RepairResult:
+def _passed_too_long(raw: bytes, before: tuple[bytes, ...], policy: RepairPolicy, context: EhloContext) -> RepairResult:
     """A reply beyond the limits: the whole of it passes as it came."""
     lines = [EhloLine(piece, number) for number, piece in enumerate(before, 1)]
     notes: list[Note] = []

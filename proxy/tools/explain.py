@@ -1,0 +1,111 @@
+"""`ehlo-proxy explain`: the catalogue of findings, or one of them at length.
+
+All that is said here stands in `proxy.smtp.findings`, and the README's table is drawn from the same place by
+`markdown_table`.  The reply that comes out is not written down anywhere: it is the example, repaired.
+
+Exit codes: 0; 2 for an id that does not exist.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import textwrap
+from typing import TextIO
+
+from proxy.smtp.ehlo import split_before_banner
+from proxy.smtp.findings import BANNER, CATALOGUE, FindingKind
+from proxy.smtp.lines import split_lines
+from proxy.smtp.repair import EhloContext, RepairPolicy, repair_reply
+from proxy.tools.repair import printable
+
+_WIDTH = 78
+_MAX_LINES = 12  # of an example
+_MAX_LINE = 66  # characters of a line of it
+
+
+def explain_all(out: TextIO | None = None) -> int:
+    """Print the catalogue; 0."""
+    print(all_text(), file=out or sys.stdout)
+    return 0
+
+
+def explain_one(id_: str, out: TextIO | None = None, err: TextIO | None = None) -> int:
+    """Print one finding at length; 0, or 2 for an unknown id, with the nearest that exists."""
+    if id_ not in CATALOGUE:
+        near = difflib.get_close_matches(id_, CATALOGUE, 1)
+        hint = f"; did you mean {near[0]}?" if near else "; without an id all findings are listed"
+        print(f"ehlo-proxy explain: no finding is called {printable(id_)!r}{hint}", file=err or sys.stderr)
+        return 2
+    print(one_text(id_), file=out or sys.stdout)
+    return 0
+
+
+def all_text() -> str:
+    """One line a finding: id, what is done, claim."""
+    wide = max(map(len, CATALOGUE))
+    lines = [f"{kind.id:<{wide}}  {kind.done:<6}  {kind.claim}" for kind in CATALOGUE.values()]
+    legend = (
+        "repair: repaired in mode `repair`. strict: repaired with `strict = true` too. report: never changed. "
+        "`ehlo-proxy explain ID` tells the exceptions, who breaks on it, and when a repair would be wrong."
+    )
+    return "\n".join([*lines, "", textwrap.fill(legend, _WIDTH)])
+
+
+def one_text(id_: str) -> str:
+    """The finding at length.  KeyError for an id that is not in the catalogue."""
+    kind = CATALOGUE[id_]
+    parts = [
+        f"{kind.id}: {kind.claim}",
+        _paragraph("Clause", kind.clause),
+        f"Example, {_place(kind)}:\n{_shown(kind.example)}",
+    ]
+    sent = repaired_example(kind)
+    if sent != kind.example:
+        parts.append(f"What the proxy sends:\n{_shown(sent)}")
+    parts += [
+        _paragraph("Who breaks", kind.breaks),
+        _paragraph("What is done", f"{kind.done}. {kind.how}"),
+        _paragraph("When a repair would be wrong", kind.wrong_when),
+    ]
+    return "\n\n".join(parts)
+
+
+def markdown_table() -> str:
+    """The catalogue as a table for the README."""
+    rows = ["| finding | what the server did | who breaks on it | what is done |", "|---|---|---|---|"]
+    for kind in CATALOGUE.values():
+        cells = (f"`{kind.id}`", f"{kind.claim} ({kind.clause})", kind.breaks, f"**{kind.done}.** {kind.how}")
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def repaired_example(kind: FindingKind) -> bytes:
+    """The example as the proxy would send it, with the settings as shipped."""
+    if kind.where == "banner":
+        return split_before_banner(kind.example).banner
+    context = EhloContext(banner=BANNER, inside_tls=kind.where == "tls")
+    return repair_reply(kind.example, RepairPolicy(), context).reply
+
+
+def _place(kind: FindingKind) -> str:
+    if kind.where == "banner":
+        return "at the start of the connection"
+    inside = " inside TLS" if kind.where == "tls" else ""
+    return f"the reply to EHLO{inside} of mail.example.com"
+
+
+def _shown(octets: bytes) -> str:
+    """Lines of a server; a line end that is not CRLF is written out, long lines and replies are cut."""
+    lines = []
+    for line in split_lines(octets):
+        text = line[:-2] if line.endswith(b"\r\n") else line
+        written = printable(text.decode("latin-1"))
+        lines.append("    " + (written if len(written) <= _MAX_LINE else written[:_MAX_LINE] + " ..."))
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES - 2 : -1] = [f"    ... ({len(lines)} lines)"]
+    return "\n".join(lines)
+
+
+def _paragraph(title: str, text: str) -> str:
+    return textwrap.fill(f"{title}: {text}", _WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,142 @@
+"""Bytes in, whole lines out: whatever the cut, and in linear time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.smtp.lines import LineBuffer, ends_well, split_lines, without_end
+
+STREAM = st.lists(
+    st.sampled_from([b"250-a", b"\r\n", b"\n", b"\r", b"", b"\0", b"x" * 40]) | st.binary(max_size=5), max_size=30
+).map(b"".join)
+
+
+def all_lines(buffer: LineBuffer) -> list[bytes]:
+    lines = []
+    while (line := buffer.next()) is not None:
+        lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("stream", "lines", "rest"),
+    [
+        (b"", [], b""),
+        (b"250 ok\r\n", [b"250 ok\r\n"], b""),
+        (b"a\nb\r\nc", [b"a\n", b"b\r\n"], b"c"),
+        (b"a\rb\r\n", [b"a\rb\r\n"], b""),
+        (b"\n\n", [b"\n", b"\n"], b""),
+        (b"a\r", [], b"a\r"),
+    ],
+)
+def test_lf_ends_a_line_and_a_lone_cr_does_not(stream: bytes, lines: list[bytes], rest: bytes) -> None:
+    buffer = LineBuffer(512)
+    buffer.feed(stream)
+    assert all_lines(buffer) == lines
+    assert buffer.pending == len(rest) == len(buffer)
+    assert buffer.take_pending() == rest
+
+
+@given(STREAM, st.lists(st.integers(1, 30), max_size=40), st.lists(st.booleans(), min_size=1, max_size=8))
+def test_the_lines_do_not_depend_on_the_cut_nor_on_when_they_are_asked_for(
+    stream: bytes, cuts: list[int], asks: list[bool]
+) -> None:
+    buffer = LineBuffer(512)
+    lines: list[bytes] = []
+    fed = at = 0
+    for number, cut in enumerate([*cuts, len(stream)]):
+        buffer.feed(stream[at : at + cut])
+        fed = min(len(stream), at + cut)
+        at += cut
+        if asks[number % len(asks)]:
+            lines += all_lines(buffer)
+        held = stream[sum(map(len, lines)) : fed]
+        assert len(buffer) == len(held)
+        assert buffer.pending == len(held) - (held.rfind(b"\n") + 1)
+    lines += all_lines(buffer)
+    assert lines == [piece + b"\n" for piece in stream.split(b"\n")[:-1]]
+    assert b"".join(lines) + buffer.take_pending() == stream
+
+
+def test_all_that_is_held_can_be_taken_in_order() -> None:
+    buffer = LineBuffer(512)
+    buffer.feed(b"one\r\ntw")
+    assert buffer.next() == b"one\r\n"
+    assert buffer.next() is None
+    buffer.feed(b"o\r\nthree\r\nfo")
+    buffer.feed(b"ur")
+    assert buffer.take_pending() == b"two\r\nthree\r\nfour"
+    assert (len(buffer), buffer.pending, buffer.next(), buffer.take_pending()) == (0, 0, None, b"")
+
+
+def test_whole_lines_that_came_in_one_piece_can_be_taken_in_one() -> None:
+    buffer = LineBuffer(512)
+    buffer.feed(b"one\r\ntwo\r\n")
+    assert buffer.take_in_one() == b"one\r\ntwo\r\n"
+    assert len(buffer) == 0
+    for pieces in ([b"a"], [b"a", b"\n"], [b"a\n", b"b\n"], []):
+        for piece in pieces:
+            buffer.feed(piece)
+        assert buffer.take_in_one() == b""
+        assert buffer.take_pending() == b"".join(pieces)
+
+
+def test_an_unfinished_line_over_the_limit_is_overlong() -> None:
+    buffer = LineBuffer(8)
+    buffer.feed(b"12345678")
+    assert not buffer.overlong
+    buffer.feed(b"9")
+    assert buffer.overlong
+    buffer.feed(b"\r\n")
+    assert not buffer.overlong, "a whole line is the caller's to measure"
+    assert buffer.next() == b"123456789\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_slow_drip_costs_linear_time(step: int) -> None:
+    def seconds(size: int) -> float:
+        buffer = LineBuffer(512)
+        piece = b"x" * step
+        started = time.process_time()
+        for _ in range(size // step):
+            buffer.feed(piece)
+            buffer.next()
+        return time.process_time() - started
+
+    seconds(1000)
+    small, large = (min(seconds(size) for _ in range(3)) for size in (20_000, 160_000))
+    assert large < small * 8 * 4 + 0.05, "eight times the bytes, at most four times the cost a byte"
+
+
+@pytest.mark.parametrize(
+    ("raw", "lines"),
+    [
+        (b"", []),
+        (b"a", [b"a"]),
+        (b"a\r\n\nb\r\r\nc\r", [b"a\r\n", b"\n", b"b\r\r\n", b"c\r"]),
+    ],
+)
+def test_split_lines_keeps_every_byte(raw: bytes, lines: list[bytes]) -> None:
+    assert split_lines(raw) == lines
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "well"),
+    [
+        (b"a\r\n", b"a", True),
+        (b"a\n", b"a", False),
+        (b"a\r\r\n", b"a", False),
+        (b"a\r", b"a", False),
+        (b"a", b"a", False),
+        (b"\r\n", b"", True),
+        (b"a\rb\r\n", b"a\rb", True),
+        (b"", b"", False),
+    ],
+)
+def test_one_crlf_ends_a_line_well(line: bytes, body: bytes, well: bool) -> None:
+    assert without_end(line) == body
+    assert ends_well(line) is well
