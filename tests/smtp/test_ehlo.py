@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.smtp.ehlo import (
@@ -13,6 +13,9 @@ from proxy.smtp.ehlo import (
     looks_like_ehlo_line,
     split_before_banner,
 )
+
+# the machine may be busy with something else
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 MAIL = b"220 mail.example.com ESMTP\r\n"
 HOST, TLS, HELP = b"250-mail.example.com\r\n", b"250-STARTTLS\r\n", b"250 HELP\r\n"
@@ -165,6 +168,7 @@ def test_a_banner_that_has_not_come_is_empty() -> None:
     assert split_before_banner(b"250 HELP\r\n").banner == b""
 
 
+@UNHURRIED
 @given(st.lists(st.sampled_from([HOST, TLS, HELP, b"\r\n", b"550 no\r\n", b"250_SIZE\r\n"]) | st.binary(max_size=12)))
 def test_any_lines_can_be_followed(lines: list[bytes]) -> None:
     made = ReplyProgress(MAIL)

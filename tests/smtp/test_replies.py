@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.smtp.replies import ReplyLine, code_of, ends_reply, parse_line
+
+# the machine may be busy with something else
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_parse_line_sees_what_a_kind_reader_sees(line: bytes, parsed: ReplyLine)
     assert parse_line(line) == parsed
 
 
+@UNHURRIED
 @given(st.binary(max_size=40))
 def test_any_octets_are_a_line(line: bytes) -> None:
     parsed = parse_line(line)
