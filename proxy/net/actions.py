@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.smtp.events import (
     AskOffers,
     ClientTls,
+    DropServer,
     EhloReplied,
     End,
     FinishServer,
@@ -93,7 +94,7 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
     server = carrier.server
     assert server is not None
     server.relaying = True
-    if action.tls:
+    if action.tls and carrier.story.tls == "none":
         carrier.story.tls = "passthrough"
     if carrier.recorder is not None:
         if action.tls:
@@ -108,7 +109,7 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
 
 def finish_server(carrier: Carrier, action: FinishServer) -> None:
     if carrier.server is not None:
-        carrier.server.finish()
+        carrier.server.finish(clean=carrier.client.end_was_clean)
 
 
 def next_destination(carrier: Carrier, action: NextDestination) -> None:
@@ -122,7 +123,11 @@ def fresh_connection(carrier: Carrier, action: FreshConnection) -> None:
     if carrier.dial is not None:
         carrier.dial.cancel()
     story = carrier.story
-    carrier.dial = carrier.route.dialer.dial(carrier, (story.client, story.client_port), None, story)
+    carrier.dial = carrier.route.dialer.dial(carrier, (story.client, story.client_port), carrier.original, story)
+
+
+def drop_server(carrier: Carrier, action: DropServer) -> None:
+    carrier.drop_server()
 
 
 def ask_offers(carrier: Carrier, action: AskOffers) -> None:
@@ -156,6 +161,7 @@ DO: Final[dict[type[Any], Callable[[Carrier, Any], None]]] = {
     FinishServer: finish_server,
     NextDestination: next_destination,
     FreshConnection: fresh_connection,
+    DropServer: drop_server,
     AskOffers: ask_offers,
     ServerTls: server_tls,
     ClientTls: client_tls,

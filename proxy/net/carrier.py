@@ -38,8 +38,8 @@ class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "half_closed_at", "looks", "offers", "over", "peek", "recorder", "route",
-        "securing_client", "securing_server", "server", "session", "story",
+        "active_at", "client", "dial", "due", "half_closed_at", "looks", "offers", "original", "over", "peek",
+        "recorder", "route", "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
@@ -58,6 +58,7 @@ class Carrier:
         self.securing_server: Handshake | None = None
         self.offers: OffersQuestion | None = None  # the question about XCLIENT that is under way
         self.due: float | None = None  # what `deadlines` knows
+        self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
         self.active_at = now
         self.half_closed_at = 0.0
         self.over = False
@@ -65,6 +66,7 @@ class Carrier:
     def begin(self, original: tuple[str, int] | None, *, registered: bool = False) -> None:
         """Connect first, and read the client meanwhile: what it says early waits."""
         route = self.route
+        self.original = original
         if registered:
             route.poller.replace(self.client.sock.fileno(), self.client)
         else:

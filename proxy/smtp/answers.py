@@ -92,7 +92,7 @@ class Answers(SessionState):
         if kind is Reply.BANNER:
             if not self._banner_line(owed, whole):
                 return
-        elif self.late_possible and self._late(whole, kind):
+        elif self.late_possible and self.is_late(whole, kind):
             return
         elif kind is Reply.STARTTLS:
             self.held.append(whole)
@@ -291,7 +291,7 @@ class Answers(SessionState):
     # -- lines that nobody asked for ---------------------------------------------------------------------------------
 
     def _unasked(self, line: bytes) -> None:
-        if self.late_possible and self._late(line, None):
+        if self.late_possible and self.is_late(line, None):
             return
         self.late_possible = False
         self.last_code = code_of(line)
@@ -304,7 +304,7 @@ class Answers(SessionState):
         """A 220 that nobody asked for would be taken for the answer to the STARTTLS that comes next."""
         self.refuse("4.7.0", "the server sent a 220 that nobody asked for", "injection", "server")
 
-    def _late(self, line: bytes, kind: Reply | None) -> bool:
+    def is_late(self, line: bytes, kind: Reply | None) -> bool:
         """See to a line of an EHLO reply that was taken for over.  True when the line is not to be used."""
         blank = not line.strip(b" \t\r\n")
         if self.policy.repair.mode != "repair" or not (blank or looks_like_ehlo_line(line)):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from proxy.smtp.answers import Answers
-from proxy.smtp.events import Action, ClientTls, FreshConnection, ServerTls, StarttlsAnswered
+from proxy.smtp.events import Action, ClientTls, DropServer, FreshConnection, ServerTls, StarttlsAnswered
 from proxy.smtp.notices import no_tls
 from proxy.smtp.repair import RepairResult
 from proxy.smtp.state import Owed, Phase, Reply
@@ -59,7 +59,9 @@ class Bridge(Answers):
     @property
     def _secures_first(self) -> bool:
         bridge = self.policy.bridge
-        return bridge is not None and bridge.client != "starttls" and bridge.server == "starttls" and not self.server_tls
+        if bridge is None or bridge.client == "starttls":
+            return False
+        return bridge.server == "starttls" and not self.server_tls
 
     def banner_ended(self, owed: Owed) -> None:
         """Go on to commands, unless something has to be said to the server first."""
@@ -94,10 +96,15 @@ class Bridge(Answers):
 
     def private_ehlo_ended(self, owed: Owed, result: RepairResult) -> None:
         """Our own EHLO was answered: ask for TLS if this is the opening, else go on where the client was."""
-        self.late_possible = False
         if not self._secures_first:
-            self.after_reply()
-        elif b"STARTTLS" in result.keywords:
+            # A fresh connection may lead to another of the destinations, with a list of its own.
+            if not result.refused:
+                self.memory.learn_offers(result.offers_xclient, self.now)
+            if result.offers_xclient and not self.client_trusted:
+                self.refuse_stranger()
+            else:
+                self.after_reply()
+        elif b"STARTTLS" in result.offered:
             self.owed.append(Owed(Reply.STARTTLS, self.now, private=True))
             self.to_server(b"STARTTLS\r\n")
         elif self.bridge_required:
@@ -124,12 +131,30 @@ class Bridge(Answers):
         bridge = self.policy.bridge
         if bridge is None or self.inside_tls or bridge.server == "starttls" or bridge.client != "starttls":
             return False
-        # The server's side has met its policy before its banner was shown.
+        self.starttls_waits = True
+        self.starttls_due()
+        return True
+
+    def starttls_due(self) -> None:
+        """Answer the STARTTLS that is not the server's business, once the replies to earlier commands are through.
+
+        The server's side has met its policy before its banner was shown.
+        """
+        if self.owed:
+            return
+        self.starttls_waits = False
         if len(self.client_lines):
             self.injected("starttls-pipelined", "bytes of the client behind STARTTLS, before the 220")
+            self.read_client()
+        elif len(self.server_lines):
+            self.injected("starttls-response-injection", "bytes of the server that answer nothing, before the 220")
         else:
             self._accept_client()
-        return True
+
+    def is_ours(self, owed: Owed) -> bool:
+        """Whether a STARTTLS is the proxy's to carry out; otherwise it is between the two peers, as in pass-through."""
+        bridge = self.policy.bridge
+        return bridge is not None and (owed.private or (bridge.client == "starttls" and not self.inside_tls))
 
     def bridge_accepted(self, owed: Owed, lines: bytes) -> None:
         """The server is ready for TLS: shake hands with it, and judge it, before the client hears of it."""
@@ -149,22 +174,43 @@ class Bridge(Answers):
             return
         self.to_client(no_tls(self.policy.route, cause, self.destination))
         if self.bridge_required or self.xclient_done:
-            self.must_end = cause  # (what XCLIENT told that server cannot be repeated unseen on another connection)
+            # (What XCLIENT told that server cannot be repeated unseen on another connection.)
+            self._must_end(cause)
         else:
             self.phase = Phase.CONNECTING
             self.inside_fresh = True
+            self.xclient_safe = self.client_trusted
             self.owed.clear()
             self.server_lines.take_pending()
             self.out.append(FreshConnection())
 
     def bridge_injection(self, detail: str) -> None:
         """454 as for any failure of the server's side; the next command ends the session."""
-        if self._secures_first:
-            self.refuse("4.7.0", detail, "injection", "server")
-            return
         self.to_client(no_tls(self.policy.route, detail, self.destination))
-        self.must_end = detail
+        self._must_end(detail)
+
+    def _must_end(self, cause: str) -> None:
+        """After a 454 that no mail in clear may follow: the server hears no more, and the next command is the last."""
+        self.must_end = cause
+        self.owed.clear()
         self.server_lines.take_pending()
+        self.out.append(DropServer())
+
+    def spoke_early(self, data: bytes) -> None:
+        """Bytes of the server between our 220 and the end of the client's handshake: none may come up inside its TLS.
+
+        Only the late lines of an EHLO reply are removed, as anywhere else.
+        """
+        lines = self.server_lines
+        lines.feed(data)
+        while self.late_possible and (line := lines.next()) is not None:
+            if not self.is_late(line, None):
+                break
+        else:
+            if not len(lines):
+                return
+        lines.take_pending()
+        self.injected("starttls-response-injection", "bytes of the server before the client's TLS was ready")
 
     def _accept_client(self) -> None:
         self.to_client(READY)
@@ -185,12 +231,14 @@ class Bridge(Answers):
                 self._await_banner()
             elif bridge.client != "starttls":
                 self.phase = Phase.COMMANDS
+                self.late_possible = False
                 self.show_banner()
                 self.client_since = now
                 self.after_reply()
             elif len(self.client_lines):
-                self.injected("starttls-pipelined", "bytes of the client behind STARTTLS, before the 220")
                 self.phase = Phase.COMMANDS
+                self.client_since = now
+                self.injected("starttls-pipelined", "bytes of the client behind STARTTLS, before the 220")
                 self.read_client()
             else:
                 self._accept_client()
@@ -205,10 +253,12 @@ class Bridge(Answers):
             assert bridge is not None
             if bridge.client == "starttls" and bridge.server == "starttls":
                 self.to_client(no_tls(self.policy.route, reason, self.destination))
-                self.must_end = reason
+                self._must_end(reason)
                 self.phase = Phase.COMMANDS
                 self.client_since = now
                 self.read_client()
+            elif bridge.server == "implicit" and self.another_left:
+                self.next_destination(reason)
             else:
                 self.refuse("4.7.0", reason, "tls-failed", "server")
         return self.done()
@@ -224,6 +274,7 @@ class Bridge(Answers):
             self.client_name = self.greeted_line = self.ehlo_line = b""
             self.xclient_safe = self.client_trusted
             self.late_possible = False
+            self.last_code = 0
             self.client_since = now
         return self.done()
 

@@ -58,6 +58,11 @@ class FreshConnection:
 
 
 @dataclass(frozen=True, slots=True)
+class DropServer:
+    """Close this server connection without a word; the session only has something to say to the client yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskOffers:
     """Find out whether this destination offers XCLIENT or XFORWARD, and tell by `offers_known`."""
 
@@ -129,6 +134,7 @@ Action = (
     | ReleaseServer
     | NextDestination
     | FreshConnection
+    | DropServer
     | AskOffers
     | ServerTls
     | ClientTls

@@ -71,6 +71,8 @@ class Session(Bridge):
         phase = self.phase
         if phase is Phase.HELLO:
             self.injected("starttls-response-injection", "bytes of the server behind its 220, before the client's first")
+        elif phase is Phase.SECURING:
+            self.spoke_early(data)
         elif phase is Phase.RELEASED or self.server_unread:
             self.to_client(data)
         elif phase is not Phase.ENDED:
@@ -167,7 +169,7 @@ class Session(Bridge):
 
     def _may_read(self) -> bool:
         """Whether the client's next line may be looked at now."""
-        if self.client_unread or self.waiting_line is not None:
+        if self.client_unread or self.waiting_line is not None or self.starttls_waits:
             return False
         if self.phase is Phase.OPENING:
             if self.another_left or self.policy.bridge is not None:
@@ -190,7 +192,12 @@ class Session(Bridge):
             if lines.pending > MAX_COMMAND:
                 self._command(lines.take_pending())
             elif self.client_closed:
-                self.to_server_if_any(lines.take_pending())
+                rest = lines.take_pending()
+                if self.must_end:
+                    self.end("tls-failed", "client", self.must_end)
+                    break
+                if not self.tls_missing:  # half a MAIL in clear is as bad as a whole one
+                    self.to_server_if_any(rest)
                 self.client_unread = True
                 self.owed.append(Owed(Reply.UNREAD, self.now))
                 self.out.append(FinishServer())
@@ -316,6 +323,8 @@ class Session(Bridge):
             return
         if self.draining and self._idle():
             self.drain_now()
+        elif self.starttls_waits:
+            self.starttls_due()
         elif len(self.client_lines) or self.client_closed:
             self.read_client()
 
@@ -361,7 +370,7 @@ class Session(Bridge):
 
     def starttls_accepted(self, owed: Owed, lines: bytes) -> None:
         """Pass-through: forward the 220; the client's next byte is the TLS session's first."""
-        if self.policy.bridge is not None and not self.inside_tls:
+        if self.is_ours(owed):
             self.bridge_accepted(owed, lines)
             return
         self.to_client(lines)
@@ -370,7 +379,7 @@ class Session(Bridge):
 
     def starttls_refused(self, owed: Owed, lines: bytes) -> None:
         """Forward what the server said; what was held behind STARTTLS goes on."""
-        if self.policy.bridge is not None and not self.inside_tls:
+        if self.is_ours(owed):
             self.bridge_refused(owed, lines)
             return
         self.out.append(StarttlsAnswered("refused"))
@@ -378,9 +387,10 @@ class Session(Bridge):
 
     def injection_found(self, event: str, detail: str) -> None:
         """Close both sides, with 421 in place of the 220 where that has not left."""
-        if self.phase is Phase.HELLO:
+        bridge = self.policy.bridge
+        if self.phase is Phase.HELLO or self.phase is Phase.SECURING:
             self.end("injection", "server", detail)
-        elif self.policy.bridge is not None and not self.inside_tls:
+        elif bridge is not None and bridge.client == "starttls" and not self.inside_tls:
             self.bridge_injection(detail)
         else:
             self.refuse("4.7.0", detail, "injection", "server" if event.endswith("injection") else "client")

@@ -71,7 +71,7 @@ class SessionState(ABC):
         "completed", "destination", "destination_address", "destination_name", "draining", "ehlo_line", "greeted_line", "held",
         "inside_tls", "last_code", "late_possible", "long_line", "memory", "now", "out", "owed", "phase", "policy",
         "progress", "server_lines", "server_tls", "ended_unterminated", "server_unread", "silent_until", "xclient_address", "xclient_done", "xclient_safe",
-        "must_end", "waiting_line", "banner_lines", "inside_fresh",
+        "must_end", "waiting_line", "banner_lines", "inside_fresh", "starttls_waits",
     )
 
     def __init__(self, policy: SessionPolicy, now: float, *, client_trusted: bool = False, client_address: str = "") -> None:
@@ -114,6 +114,7 @@ class SessionState(ABC):
         self.waiting_line: bytes | None = None  # the command that waits for `offers_known`
         self.banner_lines = b""  # bridge: the banner, while the server's side is made ready first
         self.inside_fresh = False  # bridge: this connection was made anew after a 454
+        self.starttls_waits = False  # bridge: the client's STARTTLS is answered once no other reply is owed
         self.must_end = ""  # bridge: after a 454, the cause for which the next command ends the session
 
     # -- what the edge asks ------------------------------------------------------------------------------------------
