@@ -181,7 +181,7 @@ class Serving:
         if self._names is None:
             from proxy.net.resolver import Resolver
 
-            self._names = Resolver(self.reactor, self.deadlines)
+            self._names = Resolver(self.poller, self.deadlines)
         return self._names
 
     def listening(self) -> list[tuple[str, str]]:
