@@ -83,7 +83,7 @@ class Authority:
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         issuer = parent or self
         self.certificate = (
-            _builder(self.name, issuer, self.key, LONG_AGO, NOW + 10 * YEAR)
+            _builder(self.name, self.key, LONG_AGO, NOW + 10 * YEAR, issuer.name, issuer.key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(ca=True), critical=True)
             .sign(issuer.key, hashes.SHA256())
@@ -114,7 +114,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or (*names, "no name")[0][:64])])
         builder = (
-            _builder(subject, self, key, not_before, not_after)
+            _builder(subject, key, not_before, not_after, self.name, self.key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -207,7 +207,7 @@ def self_signed(*names: str, not_after: datetime.datetime = NOW + YEAR) -> Issue
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     certificate = (
-        _builder(subject, subject, key, LONG_AGO, not_after)
+        _builder(subject, key, LONG_AGO, not_after, subject, key)
         .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -216,22 +216,23 @@ def self_signed(*names: str, not_after: datetime.datetime = NOW + YEAR) -> Issue
 
 def _builder(
     subject: x509.Name,
-    issuer: Authority,
     key: ec.EllipticCurvePrivateKey,
     not_before: datetime.datetime,
     not_after: datetime.datetime,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer.name)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(not_before)
         .not_valid_after(not_after)
         # RFC 5280 4.2.1.1 and 4.2.1.2 want these, and Python 3.13 insists (VERIFY_X509_STRICT)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
 
 
