@@ -256,7 +256,7 @@ class Carrier:
             return
         accepted, not_after = False, 0.0
         if channel is not None:
-            accepted, reason, not_after = secure.judge(channel, self)
+            accepted, reason, not_after = secure.judge(channel, self.story)
             verified = secure.tls.verify if accepted else "no"
             self.route.observer.tls_started(
                 self.story, "server", channel.version, "", channel.cipher, verified, not_after

@@ -24,7 +24,8 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from proxy.net import relay
+from proxy.net import inside_tls, relay
+from proxy.net.tls_problem import TlsProblem
 
 if TYPE_CHECKING:
     from proxy.net.carrier import Carrier
@@ -39,7 +40,6 @@ MAX_PENDING: Final = 65536
 
 PEER_FULL: Final = 1  # reasons for `paused`: the peer's socket does not take what it was given
 SESSION_FULL: Final = 2  # the session holds as much of the client's as it wants to
-HANDSHAKE: Final = 4  # TLS is being set up, or the other side's is
 
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _READABLE: Final = select.EPOLLIN | _ENDINGS
@@ -51,8 +51,9 @@ class Connection:
     """One end.  `carrier` is told what comes in; `peer` is the other end once there is one."""
 
     __slots__ = (
-        "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "ended", "fin_sent", "fin_wanted", "holds_back", "may_read", "moved",
-        "paused", "peer", "pending", "pipe", "poller", "relaying", "reset_wanted", "sock",
+        "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "ended", "fin_sent", "fin_wanted",
+        "holds_back", "may_read", "moved", "paused", "peer", "pending", "pipe", "poller", "relaying", "reset_wanted",
+        "securing", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, carrier: Carrier, poller: Poller, deadlines: Deadlines) -> None:
@@ -70,7 +71,8 @@ class Connection:
         self.relaying = False
         self.ended = False  # nothing more will come from here
         self.broken = False  # nothing can be sent here any more
-        self.holds_back = False  # a TLS handshake is under way: what is written waits for it
+        self.securing = False  # a TLS handshake is under way: what comes in is the handshake's alone
+        self.holds_back = False  # ... and what is written waits for it
         self.clean = True  # our end of TLS is one with close_notify
         self.fin_wanted = False
         self.fin_sent = False
@@ -82,7 +84,7 @@ class Connection:
 
     def ready(self, mask: int) -> None:
         """Something may be possible now."""
-        if self.closed:
+        if self.closed or self.securing:
             return
         if mask & _WRITABLE:
             if self.pending is not None or self.fin_wanted:
@@ -118,7 +120,7 @@ class Connection:
             self.may_read = True
             return
         if self.channel is not None:
-            self._read_tls()
+            inside_tls.read(self)
             return
         if self.relaying:
             relay.pump(self, mask)
@@ -140,7 +142,7 @@ class Connection:
             self.received(carrier, data)
             if self.closed or self.closing:
                 return
-            if self.paused:
+            if self.paused or self.securing:
                 self.may_read = True
                 return
             if self.relaying or self.channel is not None:
@@ -149,37 +151,6 @@ class Connection:
                 return
             if len(data) < READ_SIZE and not mask & _ENDINGS:
                 self.may_read = False
-                return
-        self.may_read = True
-        self.poller.soon(self)
-
-    def _read_tls(self) -> None:
-        from proxy.net.tls_contexts import TlsProblem
-
-        channel = self.channel
-        carrier = self.carrier
-        assert channel is not None
-        assert carrier is not None
-        for _ in range(READS_A_TURN * 4):
-            try:
-                data = channel.recv(READ_SIZE)
-            except (OSError, TlsProblem):
-                self.finished(True)
-                return
-            if data is None:
-                self.may_read = False
-                return
-            if not data:
-                self.finished(self.broken)
-                return
-            if self.relaying:
-                relay.pass_on(self, data)
-            else:
-                self.received(carrier, data)
-            if self.closed or self.closing:
-                return
-            if self.paused:
-                self.may_read = True
                 return
         self.may_read = True
         self.poller.soon(self)
@@ -212,7 +183,7 @@ class Connection:
         except OSError:
             self.broken = True
         self.ended = True
-        if self.pending is None or self.broken:
+        if self._said_all:
             self.abort()
 
     def pause(self, why: int) -> None:
@@ -245,8 +216,8 @@ class Connection:
                 sent = self.sock.send(data) if self.channel is None else self.channel.send(data)
             except BlockingIOError:
                 sent = 0
-            except Exception as error:
-                self._unsendable(error)
+            except (OSError, TlsProblem):
+                self._unsendable()
                 return
             if sent == len(data):
                 return
@@ -254,10 +225,8 @@ class Connection:
         if len(self.pending) > MAX_PENDING and self.peer is not None:
             self.peer.pause(PEER_FULL)
 
-    def _unsendable(self, error: Exception) -> None:
+    def _unsendable(self) -> None:
         """The peer is gone, or its TLS is; what it said before is still to be read."""
-        if not isinstance(error, OSError) and type(error).__name__ != "TlsProblem":
-            raise error
         self.broken = True
         self.pending = None
         if self.peer is not None:
@@ -278,8 +247,8 @@ class Connection:
                 sent = self.sock.send(pending) if self.channel is None else self.channel.send(pending)
             except BlockingIOError:
                 return
-            except Exception as error:
-                self._unsendable(error)
+            except (OSError, TlsProblem):
+                self._unsendable()
                 return
             if sent < len(pending):
                 del pending[:sent]
@@ -297,16 +266,22 @@ class Connection:
             self._send_fin()
         if self.reset_wanted:
             self.abort(reset=True)
-        elif self.closing and self.ended:
+        elif self.closing and self.ended and self._said_all:
             self.abort()
 
+    @property
+    def _said_all(self) -> bool:
+        """Nothing waits to be sent, a close_notify included."""
+        return self.broken or (self.pending is None and (self.fin_sent or not self.fin_wanted))
+
     def _send_fin(self) -> None:
-        self.fin_sent = True
         if self.broken:
+            self.fin_sent = True
             return
         try:
-            if self.channel is not None and self.clean:
-                self.channel.shutdown()
+            if self.channel is not None and self.clean and not self.channel.shutdown():
+                return  # no room for the close_notify: again when there is
+            self.fin_sent = True
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.broken = True
@@ -349,7 +324,7 @@ class Connection:
         self.reset_wanted = reset
         if not reset:
             self.finish(clean=clean)
-        if self.pending is None and (self.ended or self.broken):
+        if self._said_all and (self.ended or self.broken):
             self.abort(reset=False)
             return
         self.deadlines.at(self.deadlines.now() + abort_after, self)

@@ -15,6 +15,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from proxy.net import proxy_header, transparent
+from proxy.net.tls_problem import TlsProblem
 from proxy.smtp.lines import LineBuffer
 from proxy.smtp.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.smtp.replies import ends_reply
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.net.carrier import Carrier
     from proxy.net.destination import Server
     from proxy.net.route import RouteRuntime
+    from proxy.net.tls import TlsChannel
 
 ASK_TIMEOUT: Final = 10.0  # seconds
 MAX_ANSWER: Final = 65536  # bytes
@@ -33,7 +35,10 @@ _OBSERVE: Final = RepairPolicy(mode="observe")
 class OffersQuestion:
     """One question under way, for all the sessions that wait for it."""
 
-    __slots__ = ("_asking", "_banner_over", "_header", "_key", "_lines", "_raw", "_route", "_server", "_sock", "_taken")
+    __slots__ = (
+        "_asking", "_banner_over", "_channel", "_header", "_key", "_lines", "_raw", "_route", "_secured", "_server",
+        "_sock", "_taken",
+    )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, server: Server, key: str) -> None:
         self._route = route
@@ -45,6 +50,8 @@ class OffersQuestion:
         self._taken = 0
         self._banner_over = False
         self._sock: socket.socket | None = None
+        self._channel: TlsChannel | None = None  # to a server that speaks TLS from its first byte
+        self._secured = False
         version = route.settings.send_proxy_protocol
         self._header = b"" if not version else proxy_header.write_local() if version == 2 else b"PROXY UNKNOWN\r\n"
 
@@ -67,6 +74,8 @@ class OffersQuestion:
             if source and source != "client" and (":" in source) == (family == socket.AF_INET6):
                 transparent.bind_source(sock, source, False)
             sock.connect_ex((self._server.address, self._server.port))
+            if route.secure is not None and route.settings.tls.server == "implicit":
+                self._channel = route.secure.towards_server(sock, self._server.name)
             route.poller.add(sock.fileno(), self)
         except OSError:
             pass  # the deadline answers
@@ -80,22 +89,45 @@ class OffersQuestion:
             if self._header and mask & select.EPOLLOUT:
                 header, self._header = self._header, b""
                 sock.send(header)
+            if not self._secure():
+                return
             while True:
-                data = sock.recv(16384)
+                data = sock.recv(16384) if self._channel is None else self._channel.recv(16384)
+                if data is None:
+                    return
                 self._taken += len(data)
                 if not data or self._taken > MAX_ANSWER:
                     self._answer(None)
                     return
                 self._lines.feed(data)
-                self._read(sock)
+                self._read()
                 if self._sock is None:
                     return
         except BlockingIOError:
             return
-        except OSError:
+        except (OSError, TlsProblem):
             self._answer(None)
 
-    def _read(self, sock: socket.socket) -> None:
+    def _secure(self) -> bool:
+        """Whether the server may be talked to.  Raises TlsProblem."""
+        channel = self._channel
+        if channel is None or self._secured:
+            return True
+        if self._header or not channel.handshake():
+            return False
+        assert self._route.secure is not None
+        if not self._route.secure.accepts(channel, self._server.name):
+            raise TlsProblem("this is not the server that was meant")
+        self._secured = True
+        return True
+
+    def _say(self, line: bytes) -> None:
+        if self._channel is not None:
+            self._channel.send(line)
+        elif self._sock is not None:
+            self._sock.send(line)
+
+    def _read(self) -> None:
         while (line := self._lines.next()) is not None:
             self._raw += line
             if not ends_reply(line):
@@ -103,12 +135,12 @@ class OffersQuestion:
             raw, self._raw = self._raw, b""
             if not self._banner_over:
                 self._banner_over = True
-                sock.send(b"EHLO " + self._route.policy.ehlo_name + b"\r\n")
+                self._say(b"EHLO " + self._route.policy.ehlo_name + b"\r\n")
             else:
                 result = repair_reply(raw, _OBSERVE, EhloContext(client_trusted=False))
                 try:
-                    sock.send(b"QUIT\r\n")
-                except OSError:
+                    self._say(b"QUIT\r\n")
+                except (OSError, TlsProblem):
                     pass
                 self._answer(result.offers_xclient)
                 return

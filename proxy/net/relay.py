@@ -66,16 +66,3 @@ def pump(source: Connection, mask: int) -> None:
             return
     source.may_read = True
     source.poller.soon(source)
-
-
-def pass_on(source: Connection, data: bytes) -> None:
-    """The same for bytes that came out of TLS."""
-    peer = source.peer
-    carrier = source.carrier
-    if peer is None or carrier is None:
-        return
-    source.moved += len(data)
-    if carrier.looks:
-        carrier.look(source, data)
-    peer.write(data)
-    carrier.active_at = monotonic()

@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.net.connection import Connection
-from proxy.net.tls import TlsChannel, TlsContexts, TlsProblem, judge
+from proxy.net.tls import TlsChannel, TlsContexts, judge
+from proxy.net.tls_problem import TlsProblem
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from proxy.net.carrier import Carrier
+    from proxy.net.observer import Story
     from proxy.settings import Tls
 
 
@@ -37,18 +40,27 @@ class SecureRoute:
         """The proxy is the TLS client towards the server."""
         connection = carrier.server
         assert connection is not None
-        assert self.contexts.server_side is not None
-        story = carrier.story
-        name = self.tls.verify_name or story.destination_name
-        channel = TlsChannel.towards_server(self.contexts.server_side, connection.sock, name)
+        channel = self.towards_server(connection.sock, _host(carrier.story))
         return Handshake(carrier, connection, channel, carrier.server_secured)
 
-    def judge(self, channel: TlsChannel, carrier: Carrier) -> tuple[bool, str, float]:
-        """Whether this server's identity meets the route's policy; why not; until when its certificate is valid."""
-        story = carrier.story
-        host = story.destination_name or story.destination.rsplit(":", 1)[0].strip("[]")
-        verdict = judge(channel.connection, self.tls, host)
+    def towards_server(self, sock: socket.socket, host: str) -> TlsChannel:
+        """A channel to a server that was meant by this name or address; `judge` it after the handshake."""
+        assert self.contexts.server_side is not None
+        return TlsChannel.towards_server(self.contexts.server_side, sock, self.tls.verify_name or host)
+
+    def accepts(self, channel: TlsChannel, host: str) -> bool:
+        """Whether this server's identity meets the route's policy."""
+        return judge(channel.connection, self.tls, host).accepted
+
+    def judge(self, channel: TlsChannel, story: Story) -> tuple[bool, str, float]:
+        """The same for a session's server; why not; until when its certificate is valid, 0.0 where that is unknown."""
+        verdict = judge(channel.connection, self.tls, _host(story))
         return verdict.accepted, verdict.reason, verdict.not_after or 0.0
+
+
+def _host(story: Story) -> str:
+    """What the server was meant to be: its name, or its address where it is configured by that."""
+    return story.destination_name or story.destination.rsplit(":", 1)[0].strip("[]")
 
 
 class Handshake:
@@ -70,6 +82,7 @@ class Handshake:
         self._poller = route.poller
         self._deadlines = route.deadlines
         self._over = False
+        connection.securing = True
         # In a session that begins with TLS nothing may leave in clear.
         connection.holds_back = connection.pending is None
         self._poller.replace(connection.sock.fileno(), self)
@@ -115,7 +128,7 @@ class Handshake:
 
     def _give_back(self) -> None:
         connection = self._connection
-        connection.holds_back = False
+        connection.securing = connection.holds_back = False
         if not connection.closed:
             self._poller.replace(connection.sock.fileno(), connection)
 
@@ -128,6 +141,8 @@ class Handshake:
         connection = self._connection
         if channel is None:
             connection.pending = None  # it was meant for inside TLS
+            if connection.closing:
+                connection.abort()
         else:
             connection.channel = channel
             connection.may_read = True

@@ -39,13 +39,13 @@ from proxy.net.tls_contexts import (
     KeyLog,
     NoCommonProtocol,
     TlsContexts,
-    TlsProblem,
     client_side,
     memory_deny_write_execute_active,
     parse_credential,
     read_credential,
     server_side,
 )
+from proxy.net.tls_problem import TlsProblem
 
 __all__ = [
     "Credential",

@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from OpenSSL import SSL
 
 from proxy.net.identity import note_chain
+from proxy.net.tls_problem import TlsProblem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
@@ -63,14 +64,6 @@ NO_CALLBACKS = (
     "bridge mode can't work here: pyOpenSSL's callbacks need memory that is writable and executable, and the "
     "system refuses it; set MemoryDenyWriteExecute=no in the unit"
 )
-
-
-class TlsProblem(Exception):
-    """TLS can't be set up or went wrong; `reason` is a few printable words for a mail admin."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class NoCommonProtocol(Exception):

@@ -1,0 +1,66 @@
+"""Reading a connection that is in TLS (bridge mode): the session's bytes to the carrier, the relay's to the other side.
+
+The counterpart of the plain loop in `connection` and of `relay.pump`.  What differs: OpenSSL gives one record at a time
+and may hold decrypted bytes for which no event will come, so it is read until it has nothing; and an end may be one
+without close_notify, which `TlsChannel.clean_end` tells and the carrier passes on as such.
+
+A fault inside TLS (a damaged record, an alert) is taken for a reset: nothing that comes behind it can be believed, and
+the other side must not take what it has for the whole.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from proxy.net.tls_problem import TlsProblem
+
+if TYPE_CHECKING:
+    from proxy.net.connection import Connection
+
+MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
+RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
+
+
+def read(source: Connection) -> None:
+    """Take what is there and give it to where it belongs."""
+    channel = source.channel
+    carrier = source.carrier
+    assert channel is not None
+    assert carrier is not None
+    receive = channel.recv
+    for _ in range(RECORDS_A_TURN):
+        try:
+            data = receive(MAX_RECORD)
+        except (OSError, TlsProblem):
+            source.finished(True)
+            return
+        if data is None:
+            source.may_read = False
+            return
+        if not data:
+            source.finished(source.broken)
+            return
+        if source.relaying:
+            _relay(source, data)
+        else:
+            source.received(carrier, data)
+        if source.closed or source.closing:
+            return
+        if source.paused:
+            source.may_read = True
+            return
+    source.may_read = True
+    source.poller.soon(source)
+
+
+def _relay(source: Connection, data: bytes) -> None:
+    peer = source.peer
+    carrier = source.carrier
+    if peer is None or carrier is None:
+        return
+    source.moved += len(data)
+    if carrier.looks:
+        carrier.look(source, data)
+    peer.write(data)
+    carrier.active_at = monotonic()
