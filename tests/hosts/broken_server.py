@@ -99,7 +99,7 @@ class BrokenServer:
             verb = line[:4].upper()
             if line.startswith(b"PROXY "):
                 session.header = line
-            elif verb == b"EHLO":
+            if verb == b"EHLO":
                 offers = [] if session.tls or self.context is None else [b"STARTTLS"]
                 words = [*offers, NAME.encode(), b"8BITMIME", b"PIPELINING", b"DELIVERBY 300"]
                 stream.sendall(b"".join(b"250-%s\r\n" % word for word in words[:-1]) + b"250 %s\r\n" % words[-1])
