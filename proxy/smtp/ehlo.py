@@ -31,7 +31,7 @@ MAX_LINE = 16 * 1024  # octets of one line, line end included
 # status-code of RFC 3463 2 at the head of a reply's text (RFC 2034 4): EHLO's reply never has one
 _ENHANCED_STATUS = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 _OK = (b"250-", b"250 ")
-_AFTER_HOST = (b"\r", b" ")
+_AFTER_HOST = (b"\r\n", b" ")
 _ONE_CAPITAL_WORD = re.compile(rb"[A-Z0-9][A-Z0-9-]*")
 
 
@@ -58,7 +58,7 @@ def has_greeting(lines: Sequence[bytes], banner: bytes) -> bool:
     if host is not None:
         own, end = host.lower(), 4 + len(host)
         for line in lines:
-            if line[4:end].lower() == own and line[end : end + 1] in _AFTER_HOST and line[:4] in _OK:
+            if line[4:end].lower() == own and line[:4] in _OK and line.startswith(_AFTER_HOST, end):
                 return True
     return find_greeting(lines, banner).index is not None
 

@@ -187,7 +187,9 @@ def _read_greeting(line: EhloLine, host: bytes | None, strict: bool, notes: list
     text = line.text if strict else line.written
     body = line.body
     if any(octet in CONTROLS for octet in body):
-        notes.append(Note("control-character", number, STRICT, "a control character in the greeting: ", line.raw))
+        # a NUL before the text goes with whatever else is put right there
+        done = REPAIR if _odd_octets(text) < _odd_octets(body) else STRICT
+        notes.append(Note("control-character", number, done, "a control character in the greeting: ", line.raw))
     if NON_ASCII.search(body):
         notes.append(Note("non-ascii", number, STRICT, "an octet above 127: ", line.raw))
     behind = line.text[len(line.word) :]
@@ -202,3 +204,7 @@ def _read_greeting(line: EhloLine, host: bytes | None, strict: bool, notes: list
         return text[: CUT_GREETING - len(b"250-\r\n")].rstrip(b" \t\r")
     _note_length(line, REPORT, notes)
     return text
+
+
+def _odd_octets(octets: bytes) -> int:
+    return octets.count(b"\0") + octets.count(b"\r")

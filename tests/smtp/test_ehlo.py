@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.smtp.ehlo import (
     ReplyProgress,
+    has_greeting,
     is_blank_line,
     line_before_banner,
     looks_like_ehlo_line,
@@ -166,6 +167,12 @@ def test_a_banner_with_no_ehlo_line_before_it_stays_as_it_is(raw: bytes) -> None
 
 def test_a_banner_that_has_not_come_is_empty() -> None:
     assert split_before_banner(b"250 HELP\r\n").banner == b""
+
+
+def test_a_glance_for_the_greeting_agrees_with_the_reading() -> None:
+    lines = [b"250-HELP\r\n", b"250-SIZE\r250-HELP\r\n", b"2500size\r\n"]
+    assert not has_greeting(lines, b"220 size")
+    assert has_greeting([*lines, b"250-Size Hi\r\n"], b"220 size")
 
 
 @UNHURRIED

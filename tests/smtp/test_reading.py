@@ -149,6 +149,20 @@ def test_a_greeting_is_free_text(raw: bytes, greeting: bytes, expected: list[str
     assert [note.id for note in reading.notes] == expected
 
 
+@pytest.mark.parametrize(
+    ("raw", "greeting", "done"),
+    [
+        (b"250-mail.example.com h\0i\r\n", b"mail.example.com h\0i", "strict"),
+        (b"2\x0050-mail.example.com\r\n", b"mail.example.com", "repair"),
+        (b"250- \0mail.example.com\r\n", b"mail.example.com", "repair"),
+    ],
+)
+def test_a_nul_is_removed_from_in_front_of_a_greeting_only(raw: bytes, greeting: bytes, done: str) -> None:
+    reading = read(raw + b"250 HELP\r\n")
+    assert reading.greeting == greeting
+    assert [note.done for note in reading.notes if note.id == "control-character"] == [done]
+
+
 def test_a_greeting_without_any_oddity_may_still_be_long() -> None:
     raw = b"250-mail " + b"x" * 600 + b"\r\n250 HELP\r\n"
     assert notes(read(raw, b"mail")) == [(1, "line-too-long")]
