@@ -282,7 +282,7 @@ def test_a_destination_that_failed_is_skipped_for_a_minute_and_is_tried_last(
     now = lab.deadlines.now
     monkeypatch.setattr(lab.deadlines, "now", lambda: now() + 61)
     lab.server(port=dead)
-    assert lab.outcome(dialer).server.port == dead  # type: ignore[union-attr]  # connected
+    assert lab.outcome(dialer).server.port == dead
 
 
 def test_the_session_may_ask_for_the_next_one(lab: Lab) -> None:
@@ -308,7 +308,7 @@ def test_the_session_may_ask_for_the_next_one(lab: Lab) -> None:
     lab.run(lambda: owner.calls == 2)
     assert owner.server.port == first
     dial.succeeded()
-    assert lab.outcome(dialer).server.port == first  # type: ignore[union-attr]  # connected
+    assert lab.outcome(dialer).server.port == first
 
 
 def test_next_with_nothing_that_answers_is_unreachable(lab: Lab) -> None:
@@ -370,7 +370,7 @@ def test_the_proxy_itself_among_the_addresses_of_a_name_is_left_out(lab: Lab) ->
     lab.names.hosts["mx.example"] = ("127.0.0.1", "127.0.0.2")
     lab.forbidden["127.0.0.1"] = ("4.4.6", "that is this proxy itself")
     dialer = lab.dialer(name("mx.example", port))
-    assert lab.outcome(dialer).server.address == "127.0.0.2"  # type: ignore[union-attr]  # connected
+    assert lab.outcome(dialer).server.address == "127.0.0.2"
     lab.names.hosts["mx.example"] = ("127.0.0.1", "127.0.0.3")
     lab.forbidden["127.0.0.3"] = ("4.4.1", "forbidden")
     assert lab.outcome(dialer).unreachable[0] == "4.4.6"  # type: ignore[index]  # unreachable
@@ -552,7 +552,7 @@ def test_the_source_address_is_bound_and_the_other_family_left_out(lab: Lab) -> 
     assert owner.sock is not None
     assert owner.sock.getsockname()[0] == "127.0.0.77"
     lab.names.hosts["mx.example"] = ("::1", "127.0.0.1")
-    assert lab.outcome(lab.dialer(name("mx.example", port), source="127.0.0.77")).server.address == "127.0.0.1"  # type: ignore[union-attr]  # connected
+    assert lab.outcome(lab.dialer(name("mx.example", port), source="127.0.0.77")).server.address == "127.0.0.1"
     lab.names.hosts["mx.example"] = ("::1",)
     for destination in name("mx.example", port), address("::1", port):
         owner = lab.outcome(lab.dialer(destination, source="127.0.0.77"))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.names import dns
 
@@ -18,6 +20,7 @@ from proxy.net import dns_query
 from proxy.net import resolver as resolver_module
 from proxy.net.destination import Exchange, NotResolved
 from proxy.net.dns_answer import read_answer
+from proxy.net.dns_query import Query
 from proxy.net.name_files import Hosts, ResolvConf
 from proxy.net.resolver import Resolver
 from tests.own_reactor import OwnReactor
@@ -280,6 +283,43 @@ def test_a_long_answer_comes_by_tcp(lab: Lab) -> None:
     lab.server.truncated = True
     assert len(lab.addresses("mx.example")) == 60
     assert lab.server.asked_by_tcp == 2
+
+
+@pytest.mark.parametrize("fault", ["closes", "lies", "refuses"])
+def test_a_name_server_that_fails_by_tcp_is_left_for_the_next(lab: Lab, fault: str) -> None:
+    good = lab.add_server()
+    good.put("mx.example", dns.Record_A("192.0.2.1"))
+    lab.server.truncated = True
+    lab.server.put("mx.example", dns.Record_A("192.0.2.9"))
+    answer = lab.server._answer
+
+    def bad(data: bytes, truncated: bool) -> bytes | None:
+        return answer(data, truncated) if truncated else b"\xff" * 30 if fault == "lies" else b""
+
+    lab.server._answer = bad  # type: ignore[method-assign]  # only over TCP
+    if fault == "refuses":
+        lab.server.tcp.shutdown(socket.SHUT_RDWR)
+        lab.server.tcp.close()
+        lab.server.tcp = socket.create_server(("127.0.0.1", 0))
+        lab.server.tcp.setblocking(False)
+    lab.resolver = lab.make(lab.server.address, good.address)
+    assert lab.addresses("mx.example") == ("192.0.2.1",)
+
+
+@given(st.binary(max_size=200), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_no_bytes_from_a_name_server_raise(data: bytes, looks_right: bool) -> None:
+    query = Query.__new__(Query)
+    query._id, query._name, query._kind, query._stream, query._done = 7, b"a.example", 1, bytearray(), None
+    head = b"\0\x07\x81\x80\0\1\0\3\0\0\0\0\1a\7example\0\0\1\0\1"
+    outcomes: list[tuple[dns.Message | None, str]] = []
+    query._finish = lambda message, reason: outcomes.append((message, reason))  # type: ignore[method-assign]  # seen
+    query._failed_here = lambda: None  # type: ignore[method-assign]  # no sockets here
+    query._judge(head + data if looks_right else data)
+    for message, _ in outcomes:
+        assert message is not None
+        for kind in (dns.A, dns.AAAA, dns.MX):
+            read_answer(message, "a.example", kind)
 
 
 # Bad name servers.
