@@ -79,12 +79,19 @@ class Host:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Be on this host, for this thread."""
-        with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{self.name}") as here:
-            _setns(here.fileno())
-            try:
-                yield
-            finally:
-                _setns(before.fileno())
+        with entered(Path(f"/run/netns/{self.name}")):
+            yield
+
+
+@contextlib.contextmanager
+def entered(namespace: Path) -> Iterator[None]:
+    """Be in that network, for this thread."""
+    with open("/proc/thread-self/ns/net") as before, open(namespace) as here:
+        _setns(here.fileno())
+        try:
+            yield
+        finally:
+            _setns(before.fileno())
 
 
 def _setns(descriptor: int) -> None:
