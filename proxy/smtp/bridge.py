@@ -4,26 +4,32 @@ Order at STARTTLS: ask the server, take its 220, let the edge shake hands and ju
 220 to the client.  A client that was told 220 cannot be told anything else any more (some senders fall back to clear
 only before it), so whatever goes wrong on the server's side is a 454 to the client.  What comes after a 454 depends on
 why: where the server has no TLS to give and the operator does not require it, the mail goes on in clear over a fresh
-connection; a failed handshake or identity never ends in clear.
+connection; a failed handshake or identity, and injected bytes, never end in clear: the next command is the last.
 
-Inside TLS nothing of before is left: RFC 3207 4.2 asks both sides to forget it, and the buffers are checked to be
-empty, so that nothing which was said in clear can be taken for part of the protected dialogue.
+Where the server's side has TLS without STARTTLS, or none, the proxy answers STARTTLS by itself, in its turn.  Where
+the client's side has no STARTTLS, the server's is made ready before the client sees a banner.
+
+Inside TLS nothing of before is left: RFC 3207 4.2 asks both sides to forget it, and what came while a handshake was
+under way is never read as a line, so that nothing which was said in clear can be taken for part of the protected
+dialogue.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from typing import Final
 
-from proxy.smtp.answers import Answers
+from proxy.smtp.commands import verb_of
 from proxy.smtp.events import Action, ClientTls, DropServer, FreshConnection, ServerTls, StarttlsAnswered
 from proxy.smtp.notices import no_tls
 from proxy.smtp.repair import RepairResult
 from proxy.smtp.state import Owed, Phase, Reply
+from proxy.smtp.trust import Trust
 
-READY = b"220 2.0.0 Ready to start TLS\r\n"
+READY: Final = b"220 2.0.0 Ready to start TLS\r\n"
+BEHIND_STARTTLS: Final = "bytes of the client behind STARTTLS, before the 220"
 
 
-class Bridge(Answers):
+class Bridge(Trust):
     """Opening, securing and the 454; in pass-through only the opening is used."""
 
     __slots__ = ()
@@ -33,6 +39,17 @@ class Bridge(Answers):
         """Whether TLS is required of this client and is not there yet."""
         bridge = self.policy.bridge
         return bridge is not None and bridge.required and bridge.client == "starttls" and not self.inside_tls
+
+    @property
+    def tls_required(self) -> bool:
+        """Whether no mail may go in clear."""
+        return self.policy.bridge is not None and self.policy.bridge.required
+
+    @property
+    def secures_first(self) -> bool:
+        """Whether the server's side is made ready before the client hears anything."""
+        bridge = self.policy.bridge
+        return bridge is not None and bridge.client != "starttls" and bridge.server == "starttls"
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -49,196 +66,201 @@ class Bridge(Answers):
 
     def _await_banner(self) -> None:
         self.phase = Phase.OPENING
-        self.banner = b""
         # Held back while the server's side is made ready first, or when the client has seen one already.
-        private = self._secures_first or bool(self.greeted_line)
-        self.owed.append(Owed(Reply.BANNER, self.now, private))
-        if not self._secures_first and self.policy.bridge is None and len(self.client_lines):
+        self.owed.append(Owed(Reply.BANNER, self.now, private=self.secures_first or self.reopening))
+        if len(self.client_lines):
             self.read_client()
-
-    @property
-    def _secures_first(self) -> bool:
-        bridge = self.policy.bridge
-        if bridge is None or bridge.client == "starttls":
-            return False
-        return bridge.server == "starttls" and not self.server_tls
 
     def banner_ended(self, owed: Owed) -> None:
         """Go on to commands, unless something has to be said to the server first."""
         self.phase = Phase.COMMANDS
         if not owed.private:
             return
-        if self.last_code != 220:
-            if self.greeted_line:
-                self.refuse("4.4.2", "its banner was a refusal", "error", "server")
-            else:
-                self.show_banner()
-            return
-        if self.greeted_line:
-            # A fresh connection after a 454: the client has been greeted, the server has to be.
-            self.held.clear()
-            line = self.greeted_line
-            kind = Reply.EHLO if line[:1] not in b"Hh" else Reply.OTHER
+        lines = b"".join(self.held)
+        self.forget_reply()
+        if self.reopening:
+            self._greet_again()
+        elif self.last_code == 220:
+            self.banner_lines = lines
+            self._ask_privately(Reply.EHLO, b"EHLO " + self.policy.ehlo_name + b"\r\n")
         else:
-            line = b"EHLO " + self.policy.ehlo_name + b"\r\n"
-            kind = Reply.EHLO
-            self.banner_lines = b"".join(self.held)
-            self.held.clear()
+            self._show_banner(lines)
+            if self.tls_required:
+                self._end_at_next("the server's side could not be made ready: its banner was a refusal", "refused")
+
+    def _greet_again(self) -> None:
+        """A fresh connection after a 454: the client has seen a banner, the server has not heard the client."""
+        line = self.greeted_line
+        if self.last_code != 220:
+            self.refuse("4.4.2", "its banner was a refusal", "error", "server")
+        elif not line:
+            self.reopening = False
+        else:
+            self._ask_privately(Reply.OTHER if verb_of(line) == b"HELO" else Reply.EHLO, line)
+
+    def _ask_privately(self, kind: Reply, line: bytes) -> None:
         self.owed.append(Owed(kind, self.now, private=True))
         self.to_server(line)
 
-    def show_banner(self) -> None:
-        """What was held of the banner goes to the client."""
-        lines = self.banner_lines or b"".join(self.held)
+    def _show_banner(self, lines: bytes) -> None:
         self.banner_lines = b""
-        self.held.clear()
+        self.banner_shown = True
         self.to_client(lines)
 
-    def private_ehlo_ended(self, owed: Owed, result: RepairResult) -> None:
+    def private_ehlo_ended(self, result: RepairResult) -> None:
         """Our own EHLO was answered: ask for TLS if this is the opening, else go on where the client was."""
-        if not self._secures_first:
-            # A fresh connection may lead to another of the destinations, with a list of its own.
-            if not result.refused:
-                self.memory.learn_offers(result.offers_xclient, self.now)
-            if result.offers_xclient and not self.client_trusted:
-                self.refuse_stranger()
-            else:
+        if self.reopening:
+            # The fresh connection may have led to another server, with a list of its own.
+            if result.refused:
+                self.refuse("4.4.2", "it refused the EHLO that was repeated", "error", "server")
+            elif not self.begin_xclient(result) and not self.stranger_offered(result):
+                self.reopening = False
                 self.after_reply()
-        elif b"STARTTLS" in result.offered:
-            self.owed.append(Owed(Reply.STARTTLS, self.now, private=True))
-            self.to_server(b"STARTTLS\r\n")
-        elif self.bridge_required:
+        elif b"STARTTLS" in result.offered or self._starttls_added:
+            self._ask_privately(Reply.STARTTLS, b"STARTTLS\r\n")
+        elif self.tls_required:
             self.refuse("4.7.0", "the server does not offer STARTTLS", "tls-failed", "server")
         else:
-            self.show_banner()
+            self._show_banner(self.banner_lines)
             self.after_reply()
+
+    @property
+    def _starttls_added(self) -> bool:
+        """Whether the operator says that the server has STARTTLS, whatever it shows."""
+        return any(line.strip().upper() == b"STARTTLS" for line in self.policy.repair.add)
 
     def private_ended(self, owed: Owed) -> None:
         """The reply to XCLIENT, or to the HELO that was repeated on a fresh connection."""
-        self.held.clear()
-        if self.xclient_done and not self.inside_fresh:
+        self.forget_reply()
+        if owed.kind is Reply.XCLIENT:
             self.xclient_ended()
-
-    @property
-    def bridge_required(self) -> bool:
-        """Whether no mail may go in clear."""
-        return self.policy.bridge is not None and self.policy.bridge.required
+        elif self.last_code >= 400:
+            self.refuse("4.4.2", "it refused the HELO that was repeated", "error", "server")
+        else:
+            self.reopening = False
 
     # -- STARTTLS ----------------------------------------------------------------------------------------------------
 
-    def bridge_starttls(self) -> bool:
-        """The client asks for TLS.  True when that is not the server's business."""
+    def starttls_is_ours(self) -> bool:
+        """Whether the client's STARTTLS brings it TLS with the proxy.
+
+        Otherwise it is between the two peers, as in pass-through: inside TLS, and where the operator wants no TLS with
+        the client.
+        """
         bridge = self.policy.bridge
-        if bridge is None or self.inside_tls or bridge.server == "starttls" or bridge.client != "starttls":
-            return False
-        self.starttls_waits = True
-        self.starttls_due()
-        return True
+        return bridge is not None and bridge.client == "starttls" and not self.inside_tls
+
+    @property
+    def tls_is_asked_for(self) -> bool:
+        """Whether the server's side of a STARTTLS that is ours begins with STARTTLS, too."""
+        return self.policy.bridge is not None and self.policy.bridge.server == "starttls"
 
     def starttls_due(self) -> None:
         """Answer the STARTTLS that is not the server's business, once the replies to earlier commands are through.
 
         The server's side has met its policy before its banner was shown.
         """
-        if self.owed:
+        self.starttls_waits = bool(self.owed)
+        if self.starttls_waits:
             return
-        self.starttls_waits = False
         if len(self.client_lines):
-            self.injected("starttls-pipelined", "bytes of the client behind STARTTLS, before the 220")
-            self.read_client()
+            self.injected("starttls-pipelined", BEHIND_STARTTLS)
         elif len(self.server_lines):
             self.injected("starttls-response-injection", "bytes of the server that answer nothing, before the 220")
         else:
             self._accept_client()
 
-    def is_ours(self, owed: Owed) -> bool:
-        """Whether a STARTTLS is the proxy's to carry out; otherwise it is between the two peers, as in pass-through."""
-        bridge = self.policy.bridge
-        return bridge is not None and (owed.private or (bridge.client == "starttls" and not self.inside_tls))
-
-    def bridge_accepted(self, owed: Owed, lines: bytes) -> None:
+    def begin_server_tls(self) -> None:
         """The server is ready for TLS: shake hands with it, and judge it, before the client hears of it."""
         self.phase = Phase.SECURING
         self.out.append(ServerTls())
 
     def bridge_refused(self, owed: Owed, lines: bytes) -> None:
         """The server will not have TLS: 454, and then clear only where the operator allows it."""
-        said = lines.split(b"\r\n", 1)[0].decode("latin-1")
-        self.out.append(StarttlsAnswered("refused"))
+        said = lines.split(b"\n", 1)[0].strip().decode("latin-1")
         cause = f"the server refused STARTTLS: {said}"
+        self.out.append(StarttlsAnswered("refused"))
         if owed.private:
-            if self.bridge_required:
+            if self.tls_required:
                 self.refuse("4.7.0", cause, "tls-failed", "server")
             else:
-                self.show_banner()
+                self._show_banner(self.banner_lines)
             return
+        self._say_454(cause)
+        if self.tls_required:
+            self._end_at_next(cause, "tls-failed")
+        elif not self.draining:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """In clear, over a fresh connection: the server has been told of TLS on this one."""
+        self.forget_server()
+        self.reopening = True
+        self.xclient_done = False
+        self.xclient_safe = self.client_trusted
+        self.out.append(FreshConnection())
+
+    def injected_before_tls(self, detail: str) -> None:
+        """454 as for any failure of the server's side: the client has asked for TLS, and was not answered yet."""
+        self._say_454(detail)
+        self._end_at_next(detail, "injection")
+
+    def _say_454(self, cause: str) -> None:
         self.to_client(no_tls(self.policy.route, cause, self.destination))
-        if self.bridge_required or self.xclient_done:
-            # (What XCLIENT told that server cannot be repeated unseen on another connection.)
-            self._must_end(cause)
-        else:
-            self.phase = Phase.CONNECTING
-            self.inside_fresh = True
-            self.xclient_safe = self.client_trusted
-            self.owed.clear()
-            self.server_lines.take_pending()
-            self.out.append(FreshConnection())
 
-    def bridge_injection(self, detail: str) -> None:
-        """454 as for any failure of the server's side; the next command ends the session."""
-        self.to_client(no_tls(self.policy.route, detail, self.destination))
-        self._must_end(detail)
-
-    def _must_end(self, cause: str) -> None:
-        """After a 454 that no mail in clear may follow: the server hears no more, and the next command is the last."""
+    def _end_at_next(self, cause: str, outcome: str) -> None:
+        """No mail in clear may follow: the server hears no more, and the client's next command is its last."""
         self.must_end = cause
+        self.must_end_as = outcome
+        self.phase = Phase.COMMANDS
         self.owed.clear()
         self.server_lines.take_pending()
+        self.late_possible = False
+        self.client_since = self.now
         self.out.append(DropServer())
-
-    def spoke_early(self, data: bytes) -> None:
-        """Bytes of the server between our 220 and the end of the client's handshake: none may come up inside its TLS.
-
-        Only the late lines of an EHLO reply are removed, as anywhere else.
-        """
-        lines = self.server_lines
-        lines.feed(data)
-        while self.late_possible and (line := lines.next()) is not None:
-            if not self.is_late(line, None):
-                break
-        else:
-            if not len(lines):
-                return
-        lines.take_pending()
-        self.injected("starttls-response-injection", "bytes of the server before the client's TLS was ready")
 
     def _accept_client(self) -> None:
         self.to_client(READY)
         self.phase = Phase.SECURING
+        self.securing_client = True
         self.out.append(StarttlsAnswered("accepted"))
         self.out.append(ClientTls())
 
     # -- handshakes --------------------------------------------------------------------------------------------------
 
+    def spoke_early(self, data: bytes) -> None:
+        """Bytes of the server while a handshake is under way: none may come up inside TLS.
+
+        Only the late lines of an EHLO reply are removed, as anywhere else.
+        """
+        lines = self.server_lines
+        lines.feed(data)
+        while self.late_possible and self.securing_client and (line := lines.next()) is not None:
+            if not self.is_late(line, None):
+                break
+        else:
+            if not len(lines) or self.phase is Phase.ENDED:
+                return
+        lines.take_pending()
+        self.injected("starttls-response-injection", "bytes of the server while TLS was being set up")
+        self.read_client()
+
     def server_tls_ready(self, now: float) -> list[Action]:
         """The server's side is in TLS and has met its policy."""
         self.now = now
-        if self.phase is Phase.SECURING:
+        bridge = self.policy.bridge
+        if bridge is not None and self.phase is Phase.SECURING and not self.securing_client:
             self.server_tls = True
-            bridge = self.policy.bridge
-            assert bridge is not None
+            self.late_possible = False
             if bridge.server == "implicit":
                 self._await_banner()
             elif bridge.client != "starttls":
                 self.phase = Phase.COMMANDS
-                self.late_possible = False
-                self.show_banner()
+                self._show_banner(self.banner_lines)
                 self.client_since = now
                 self.after_reply()
             elif len(self.client_lines):
-                self.phase = Phase.COMMANDS
-                self.client_since = now
-                self.injected("starttls-pipelined", "bytes of the client behind STARTTLS, before the 220")
+                self.injected("starttls-pipelined", BEHIND_STARTTLS)
                 self.read_client()
             else:
                 self._accept_client()
@@ -247,17 +269,14 @@ class Bridge(Answers):
     def server_tls_failed(self, reason: str, now: float) -> list[Action]:
         """The handshake failed or the identity did not meet the policy; that connection is of no use any more."""
         self.now = now
-        if self.phase is Phase.SECURING:
+        bridge = self.policy.bridge
+        if bridge is not None and self.phase is Phase.SECURING and not self.securing_client:
             self.out.append(StarttlsAnswered("failed"))
-            bridge = self.policy.bridge
-            assert bridge is not None
             if bridge.client == "starttls" and bridge.server == "starttls":
-                self.to_client(no_tls(self.policy.route, reason, self.destination))
-                self._must_end(reason)
-                self.phase = Phase.COMMANDS
-                self.client_since = now
+                self._say_454(reason)
+                self._end_at_next(reason, "tls-failed")
                 self.read_client()
-            elif bridge.server == "implicit" and self.another_left:
+            elif bridge.server == "implicit" and self.may_go_on_to_next:
                 self.next_destination(reason)
             else:
                 self.refuse("4.7.0", reason, "tls-failed", "server")
@@ -266,16 +285,16 @@ class Bridge(Answers):
     def client_tls_ready(self, now: float) -> list[Action]:
         """The client's side is in TLS: the dialogue begins afresh."""
         self.now = now
-        if self.phase is Phase.SECURING:
-            assert not len(self.client_lines)
-            assert not len(self.server_lines)
+        if self.securing_client and self.phase is Phase.SECURING:
+            self.securing_client = False
             self.inside_tls = True
             self.phase = Phase.COMMANDS
             self.client_name = self.greeted_line = self.ehlo_line = b""
-            self.xclient_safe = self.client_trusted
+            self.xclient_safe = self.client_trusted or self.xclient_done
             self.late_possible = False
             self.last_code = 0
             self.client_since = now
+            self.after_reply()
         return self.done()
 
     def client_tls_failed(self, reason: str, now: float) -> list[Action]:
@@ -283,13 +302,3 @@ class Bridge(Answers):
         self.now = now
         self.end("tls-failed", "client", reason)
         return self.done()
-
-    # -- what the client's half does ---------------------------------------------------------------------------------
-
-    @abstractmethod
-    def read_client(self) -> None:
-        """Send on every whole line that may go."""
-
-    @abstractmethod
-    def xclient_ended(self) -> None:
-        """The reply to our XCLIENT has come."""

@@ -130,18 +130,19 @@ def split_before_banner(raw: bytes, repair: bool = True) -> BeforeBanner:
 class ReplyProgress:
     """An EHLO reply on its way in: one line at a time, and at any time what is known of its end.
 
-    final_seen  the last line with a code that came ends the reply.  It turns False again when a `250-` line follows:
-                a server that wrote `250 ` too early goes on, and its end is still to come
+    final_seen  a line that came ends the reply: what stands there now is a whole reply, although a server that wrote
+                `250 ` too early may go on in the same turn, and then the end is where the turn ends
     settled     with `final_seen`: the reply may leave at once.  Otherwise more may come and 0.2 s are waited: it has
-                one line only, no greeting so far, or ends in a line whose separator is none (`250_HELP`)
+                one line only, no greeting so far, or no end but a line whose separator is none (`250_HELP`)
+    ok_seen     a line with the code 250 was seen
     refused     a 4xx or 5xx line was seen
     too_long    one of the limits is passed: the reply passes as it is
     lines, size how much came so far, in lines and octets
     """
 
     __slots__ = (
-        "_banner", "_coded", "_firm", "_greeted", "_looked", "_ok_seen", "_raw",
-        "final_seen", "lines", "refused", "size", "too_long",
+        "_banner", "_coded", "_firm", "_greeted", "_looked", "_raw",
+        "final_seen", "lines", "ok_seen", "refused", "size", "too_long",
     )  # fmt: skip
 
     def __init__(self, banner: bytes = b"") -> None:
@@ -150,8 +151,8 @@ class ReplyProgress:
         self._looked = 1  # from here on no greeting has been looked for
         self._greeted = False
         self._coded = 0  # lines with a code
-        self._firm = False  # the final line is one by the grammar
-        self._ok_seen = False
+        self._firm = False  # a final line was seen that is one by the grammar
+        self.ok_seen = False
         self.final_seen = False
         self.refused = False
         self.too_long = False
@@ -167,31 +168,30 @@ class ReplyProgress:
             self.too_long = True
         if line[:4] == b"250-":
             self._coded += 1
-            self._ok_seen = True
-            self.final_seen = self._firm = False
+            self.ok_seen = True
+            self.final_seen = self._firm
             return
         if line[:4] == b"250 " and line[4:5].isalnum():
             self._coded += 1
-            self._ok_seen = True
-            self.final_seen = self._firm = True
+            self.ok_seen = self.final_seen = self._firm = True
             return
         read = EhloLine(line)
         if not read.code:
             return
         self._coded += 1
         if read.code == 250:
-            self._ok_seen = True
+            self.ok_seen = True
         elif read.code >= 400:
             self.refused = True
-        self._firm = read.final
-        self.final_seen = read.final or read.odd
+        self._firm = self._firm or read.final
+        self.final_seen = self._firm or read.odd
 
     @property
     def settled(self) -> bool:
         """Nothing speaks for more lines behind the final one that was seen."""
         if not self._firm:
             return False
-        if self.refused or not self._ok_seen:
+        if self.refused or not self.ok_seen:
             return True
         if self._coded < 2:
             return False

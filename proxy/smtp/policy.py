@@ -31,6 +31,7 @@ class SessionPolicy:
     unterminated_after: float = 15.0
     banner_timeout: float = 300.0
     command_timeout: float = 300.0
+    half_closed_timeout: float = 600.0
     xclient: bool = False
     ehlo_name: bytes = b"localhost"
     bridge: BridgePolicy | None = None
@@ -41,7 +42,8 @@ class DestinationMemory:
     """How this destination was seen to behave.
 
     `ends_early`: it sent EHLO lines after a final one; its EHLO replies wait for a little silence.  `goes_on`: it sent
-    more after a silence that was taken for the end; that silence is waited for four times as long.
+    more after a silence that was taken for the end; it is then given a minute of it.  `offers_…`: whether it offers
+    XCLIENT or XFORWARD to this proxy's address, and when that was last seen.
     """
 
     ends_early: bool = False

@@ -16,7 +16,8 @@ misjudge where a message ends nor be used to smuggle one.
 | HELLO      | its first byte: let go of both | anything: injection             | RELEASED, or ENDED                   |
 | SECURING   | waits (bridge)                 | TLS handshake, judged           | COMMANDS, inside TLS or after a 454  |
 
-Anything may go to ENDED: a time-out, a lost peer, an injection.
+Anything may go to ENDED: a time-out, a lost peer, an injection.  While another destination is left, and in bridge
+mode, the client's lines wait until the banner is over.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from typing import Final
 
 from proxy.smtp.bridge import Bridge
 from proxy.smtp.commands import BEFORE_TLS, MAX_COMMAND, argument_of, verb_of
-from proxy.smtp.events import Action, AskOffers, FinishServer, ReleaseClient, ReleaseServer, StarttlsAnswered
+from proxy.smtp.events import Action, FinishServer, ReleaseClient, ReleaseServer, StarttlsAnswered
 from proxy.smtp.policy import DestinationMemory
-from proxy.smtp.repair import RepairResult
-from proxy.smtp.state import Owed, Phase, Reply
+from proxy.smtp.state import MAX_OWED, Owed, Phase, Reply
 
-HOLDS_BACK: Final = (Reply.EHLO, Reply.STARTTLS)  # what is pipelined behind these waits for their reply
+# What is pipelined behind these waits for their reply.
+HOLDS_BACK: Final = (Reply.EHLO, Reply.UNREPAIRED, Reply.STARTTLS)
+LISTINGS: Final = (b"EXPN", b"VRFY", b"HELP")
 
 
 class Session(Bridge):
@@ -42,20 +44,28 @@ class Session(Bridge):
     # -- what happens to the server's connection ---------------------------------------------------------------------
 
     def server_connected(
-        self, now: float, *, name: str, address: str, port: int, memory: DestinationMemory | None = None, another_left: bool = False
+        self,
+        now: float,
+        *,
+        name: str,
+        address: str,
+        port: int,
+        memory: DestinationMemory | None = None,
+        another_left: bool = False,
     ) -> list[Action]:
         """A destination is connected: `name` as configured (an address too), its textual `address` and `port`.
 
         `another_left`: a destination is left that was not tried yet; a 4xx banner or none then moves on to it.
         """
         self.now = now
-        self.destination = f"{name} port {port}" if name == address else f"{name} ({address}) port {port}"
-        self.destination_name = b"" if name == address else name.encode("ascii", "replace")
-        self.destination_address = address.encode("ascii", "replace")
-        if memory is not None:
-            self.memory = memory
-        self.another_left = another_left
-        self.open_server()
+        if self.phase is Phase.CONNECTING:
+            self.destination = f"{name} port {port}" if name == address else f"{name} ({address}) port {port}"
+            self.destination_name = b"" if name == address else name.encode("ascii", "replace")
+            self.destination_address = address.encode("ascii", "replace")
+            if memory is not None:
+                self.memory = memory
+            self.another_left = another_left
+            self.open_server()
         return self.done()
 
     def unreachable(self, status: str, cause: str, destination: str, now: float) -> list[Action]:
@@ -67,15 +77,17 @@ class Session(Bridge):
 
     def server_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the server in this turn."""
-        self.now = now
+        self.now = self.heard_at = now
         phase = self.phase
-        if phase is Phase.HELLO:
-            self.injected("starttls-response-injection", "bytes of the server behind its 220, before the client's first")
+        if phase is Phase.ENDED or phase is Phase.CONNECTING or self.must_end:
+            pass
+        elif self.server_unread:
+            self.to_client(data)
+        elif phase is Phase.HELLO:
+            self.injected("starttls-response-injection", "bytes of the server behind its 220, before TLS")
         elif phase is Phase.SECURING:
             self.spoke_early(data)
-        elif phase is Phase.RELEASED or self.server_unread:
-            self.to_client(data)
-        elif phase is not Phase.ENDED:
+        else:
             self.server_lines.feed(data)
             self.read_server()
         return self.done()
@@ -84,61 +96,36 @@ class Session(Bridge):
         """The server closed (`reset`: by a reset), or cannot be reached any more."""
         self.now = now
         phase = self.phase
-        outcome = "server-reset" if reset else "server-closed"
-        if phase is Phase.OPENING and self.another_left:
-            self.next_destination("closed before its banner")
-        elif phase in (Phase.ENDED, Phase.CONNECTING):
+        if phase is Phase.ENDED or phase is Phase.CONNECTING or self.must_end:
             pass
-        elif phase is Phase.HELLO or phase is Phase.RELEASED:
+        elif phase is Phase.OPENING and self.may_go_on_to_next:
+            self.next_destination("closed before its banner")
+        elif self.server_unread or phase is Phase.HELLO:
+            outcome = "server-reset" if reset else "server-closed"
             self.end("completed" if self.completed else outcome, "server", reset_client=reset)
         else:
-            self._server_lost(outcome, reset)
+            self.server_lost(reset)
         return self.done()
-
-    def _server_lost(self, outcome: str, reset: bool) -> None:
-        progress = self.progress
-        if progress is not None:
-            if self.policy.repair.mode != "repair":
-                rest = b"".join(self.held)
-                self.held.clear()
-                self.to_client(rest)
-            elif progress.final_seen and not self.server_lines.pending:
-                self.finish_ehlo()
-            self.server_lines.take_pending()  # a reply that was cut off is dropped, never completed
-        if self.phase is Phase.ENDED:
-            return
-        inside_line = self.server_lines.pending or self.long_line
-        if self.client_unread or inside_line:
-            self.to_client_if_any(self.server_lines.take_pending())
-            self.end("completed" if self.completed else outcome, "server", reset_client=reset)
-        elif self.last_code in (221, 421):
-            self.end("completed" if self.completed else outcome, "server")
-        elif self.must_end:
-            self.refuse("4.7.0", self.must_end, "tls-failed")
-        else:
-            self.refuse("4.4.2", "the server ended the connection" + (" by a reset" if reset else ""), outcome, "server")
-
-    def to_client_if_any(self, data: bytes) -> None:
-        """Forward what came, if anything did."""
-        if data:
-            self.to_client(data)
 
     # -- what happens to the client's connection ---------------------------------------------------------------------
 
     def client_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the client in this turn."""
         self.now = now
-        if self.phase is Phase.HELLO:
-            self._hello()
-            self.to_server(data)
+        if self.phase is Phase.ENDED:
+            pass
         elif self.client_unread:
             self.to_server(data)
-        elif self.phase is not Phase.ENDED:
-            if not len(self.client_lines) and data.find(b"\n") == len(data) - 1 and self._may_read():
-                self._command(data)  # one line in one piece, as it nearly always is
-            else:
-                self.client_lines.feed(data)
-                self.read_client()
+        elif self.phase is Phase.HELLO:
+            self._hello()
+            self.to_server(data)
+        elif self.securing_client:
+            self.injected("starttls-pipelined", "bytes of the client in clear, behind the 220 to STARTTLS")
+        elif not len(self.client_lines) and data and data.find(b"\n") == len(data) - 1 and self._may_read():
+            self.command(data)  # one line in one piece, as it nearly always is
+        else:
+            self.client_lines.feed(data)
+            self.read_client()
         return self.done()
 
     def client_ended(self, reset: bool, now: float) -> list[Action]:
@@ -151,11 +138,10 @@ class Session(Bridge):
             self.end("completed" if self.completed else "client-reset", "client", reset_server=True)
         elif self.phase is Phase.CONNECTING and not len(self.client_lines):
             self.end("client-closed", "client")
-        elif self.phase is Phase.HELLO:
-            self._hello()
-            self.out.append(FinishServer())
         elif self.client_unread:
             self.out.append(FinishServer())
+        elif self.phase is Phase.HELLO:
+            self._hello()
         else:
             self.read_client()
         return self.done()
@@ -166,19 +152,21 @@ class Session(Bridge):
         self.phase = Phase.RELEASED
         self.out.append(ReleaseClient())
         self.out.append(ReleaseServer(True))
+        if self.client_closed:
+            self.out.append(FinishServer())
 
     def _may_read(self) -> bool:
         """Whether the client's next line may be looked at now."""
-        if self.client_unread or self.waiting_line is not None or self.starttls_waits:
+        if self.phase is not Phase.COMMANDS and (
+            self.phase is not Phase.OPENING or self.another_left or self.policy.bridge is not None
+        ):
             return False
-        if self.phase is Phase.OPENING:
-            if self.another_left or self.policy.bridge is not None:
-                return False
-        elif self.phase is not Phase.COMMANDS:
+        if self.client_unread or self.finished or self.waiting_line is not None or self.starttls_waits:
             return False
-        if self.owed:
-            last = self.owed[-1]
-            return not last.private and last.kind not in HOLDS_BACK
+        owed = self.owed
+        if owed:
+            last = owed[-1]
+            return not last.private and last.kind not in HOLDS_BACK and len(owed) < MAX_OWED
         return True
 
     def read_client(self) -> None:
@@ -187,56 +175,48 @@ class Session(Bridge):
         while self._may_read():
             line = lines.next()
             if line is not None:
-                self._command(line)
-                continue
-            if lines.pending > MAX_COMMAND:
-                self._command(lines.take_pending())
-            elif self.client_closed:
-                rest = lines.take_pending()
-                if self.must_end:
-                    self.end("tls-failed", "client", self.must_end)
-                    break
-                if not self.tls_missing:  # half a MAIL in clear is as bad as a whole one
-                    self.to_server_if_any(rest)
-                self.client_unread = True
-                self.owed.append(Owed(Reply.UNREAD, self.now))
-                self.out.append(FinishServer())
-                self.let_server_go()
-            break
+                self.command(line)
+            elif lines.pending > MAX_COMMAND:
+                self.command(lines.take_pending())
+            else:
+                if self.client_closed:
+                    self._finish_server(lines.take_pending())
+                break
 
-    def to_server_if_any(self, data: bytes) -> None:
-        """Forward what came, if anything did."""
-        if data:
-            self.to_server(data)
+    def _finish_server(self, rest: bytes) -> None:
+        """The client has ended: half a line goes as it is, and then the end."""
+        if self.must_end:
+            self.end(self.must_end_as, "client", self.must_end)
+            return
+        if rest and not self.tls_missing:  # half a MAIL in clear is as bad as a whole one
+            self.to_server(rest)
+        self.finished = True
+        self.heard_at = self.now
+        self.out.append(FinishServer())
 
-    def _command(self, line: bytes) -> None:
+    def command(self, line: bytes) -> None:
+        """Deal with one command line."""
         verb = verb_of(line)
         if self.must_end:
-            self.refuse("4.7.0", self.must_end, "tls-failed")
-            return
-        if self.tls_missing and verb not in BEFORE_TLS:
+            self.refuse("4.7.0", self.must_end, self.must_end_as)
+        elif self.tls_missing and verb not in BEFORE_TLS:
             self.refuse("4.7.0", "TLS is required here: use STARTTLS first", "refused", "client")
-            return
-        if verb == b"EHLO" or verb == b"LHLO":
+        elif verb == b"EHLO" or verb == b"LHLO":
             self.client_name = argument_of(line)
             self.ehlo_line = self.greeted_line = line
             self._send(Reply.EHLO, line)
         elif verb == b"STARTTLS":
-            if not self.bridge_starttls():
-                self._send(Reply.STARTTLS, line)
-        elif verb == b"QUIT":
-            self._send(Reply.QUIT, line)
-        elif not verb or verb == b"XCLIENT" or verb == b"XFORWARD":
-            if not self.xclient_safe and not self._stranger_may_go(line):
-                return
-            if verb:
-                self._send(Reply.OTHER, line)
-            else:
+            self._starttls(line)
+        elif not verb:
+            if self.stranger_may_go(line):
                 self._let_go(line)
+        elif verb == b"XCLIENT" or verb == b"XFORWARD":
+            if self.stranger_may_go(line):
+                self._send(Reply.OTHER, line)
         else:
             if verb == b"HELO":
                 self.greeted_line = line
-            self._send(Reply.OTHER, line)
+            self._send(Reply.LISTING if verb in LISTINGS else Reply.OTHER, line)
 
     def _send(self, kind: Reply, line: bytes) -> None:
         self.owed.append(Owed(kind, self.now))
@@ -250,9 +230,9 @@ class Session(Bridge):
         self.owed.append(Owed(Reply.UNREAD, self.now))
         if self.client_closed:
             self.out.append(FinishServer())
-        self.let_server_go()
+        self._let_server_go()
 
-    def let_server_go(self) -> None:
+    def _let_server_go(self) -> None:
         """Let go of the server's direction too, if nothing is owed any more that has to be read.
 
         After an EHLO reply one more reply line is looked at: were it a late line of that EHLO reply, the client would
@@ -261,83 +241,33 @@ class Session(Bridge):
         if self.owed[0].kind is Reply.UNREAD and not (self.late_possible and self.policy.repair.mode == "repair"):
             self.release_server()
 
-    # -- XCLIENT -----------------------------------------------------------------------------------------------------
-
-    def _stranger_may_go(self, line: bytes) -> bool:
-        """Before anything is let through that could be, or hide, an XCLIENT: does this server take one from us?"""
-        offered = self.memory.offers(self.now)
-        if offered is None:
-            self.waiting_line = line
-            self.out.append(AskOffers())
-            return False
-        if offered:
-            self.refuse_stranger()
-            return False
-        self.xclient_safe = True
-        return True
-
-    def offers_known(self, offered: bool | None, now: float) -> list[Action]:
-        """The answer to `AskOffers`; None: it could not be found out, which ends the session."""
-        self.now = now
-        line, self.waiting_line = self.waiting_line, None
-        if line is not None and self.phase is not Phase.ENDED:
-            if offered is None:
-                self.refuse("4.4.2", "could not find out whether the server offers XCLIENT", "error")
-            else:
-                self.memory.learn_offers(offered, now)
-                self._command(line)
-                self.read_client()
-        return self.done()
-
-    def begin_xclient(self, result: RepairResult) -> bool:
-        """XCLIENT ADDR=…, as Postfix documents it: its 220 is a new banner, after which EHLO has to be repeated."""
-        offered = next((line[4:].upper().split() for line in result.after if line[4:12].upper() == b"XCLIENT "), [])
-        if b"ADDR" not in offered or not self.xclient_address:
-            return False
-        address = self.xclient_address
-        words = [b"XCLIENT", b"ADDR=" + (b"IPV6:" if ":" in address else b"") + address.encode("ascii")]
-        if b"NAME" in offered:
-            words.append(b"NAME=[UNAVAILABLE]")
-        self.xclient_done = True
-        self.late_possible = False
-        self.owed.append(Owed(Reply.OTHER, self.now, private=True))
-        self.to_server(b" ".join(words) + b"\r\n")
-        return True
-
-    def xclient_ended(self) -> None:
-        """The reply to our XCLIENT: repeat the client's EHLO, whose reply is the one that is shown."""
-        if self.last_code == 220:
-            self._send(Reply.EHLO, self.ehlo_line)
-        else:
-            self.refuse("4.7.1", "the server refused XCLIENT", "refused")
-
     # -- turns -------------------------------------------------------------------------------------------------------
 
     def after_reply(self) -> None:
         """A reply is through: let go, drain, or go on with what was held behind it."""
-        if self.phase is Phase.ENDED or self.server_unread:
-            return
         if self.client_unread:
             if self.owed:
-                self.let_server_go()
-            return
-        if self.draining and self._idle():
+                self._let_server_go()
+        elif self.draining and self._idle():
             self.drain_now()
         elif self.starttls_waits:
             self.starttls_due()
+            self.read_client()
         elif len(self.client_lines) or self.client_closed:
             self.read_client()
 
     def _idle(self) -> bool:
         """Whether a line may be said to the client here: nothing is owed, nothing half said."""
-        return not self.owed and not self.server_lines.pending and self.phase is Phase.COMMANDS and self.waiting_line is None
+        if self.phase is not Phase.COMMANDS or self.owed or self.client_unread or self.waiting_line is not None:
+            return False
+        return not self.server_lines.pending and not self.long_line
 
     def drain(self, now: float) -> list[Action]:
         """The service stops: end the session at the first place where a line may be said, if it has not let go."""
         self.now = now
         self.draining = True
-        unseen = self.phase is Phase.CONNECTING or (self.phase is Phase.OPENING and not self.banner)
-        if unseen or (self._idle() and not self.client_unread):
+        unseen = self.phase is Phase.CONNECTING or (self.phase is Phase.OPENING and not self.banner_shown)
+        if unseen or self._idle():
             self.drain_now()
         return self.done()
 
@@ -357,29 +287,44 @@ class Session(Bridge):
         return self.done()
 
     def _late_peer(self) -> None:
-        if not self.owed:
-            self.refuse("4.4.2", "no command in time", "timeout", "client")
-        elif self.owed[0].kind is Reply.BANNER and self.another_left:
-            self.next_destination("no banner in time")
-        elif self.owed[0].kind is Reply.BANNER:
-            self.refuse("4.4.2", "no banner in time", "timeout", "server")
+        if self.owed:
+            if self.owed[0].kind is Reply.BANNER:
+                self.no_banner("no banner in time", "timeout")
+            else:
+                self.refuse("4.4.2", "no reply in time", "timeout", "server")
+        elif self.finished:
+            self.end("timeout", "server", "the server did not end in time")
+        elif self.phase is Phase.HELLO:
+            self.end("timeout", "client", "no TLS in time")  # it was told 220: no line can be said any more
         else:
-            self.refuse("4.4.2", "no reply in time", "timeout", "server")
+            self.refuse("4.4.2", "no command in time", "timeout", "client")
 
     # -- STARTTLS ----------------------------------------------------------------------------------------------------
 
+    def _starttls(self, line: bytes) -> None:
+        if not self.starttls_is_ours():
+            # Inside TLS no rule of ours can keep a stranger from using XCLIENT.
+            if self.stranger_may_go(line):
+                self._send(Reply.STARTTLS, line)
+        elif self.tls_is_asked_for:
+            self._send(Reply.STARTTLS, line)
+        else:
+            self.starttls_due()
+
     def starttls_accepted(self, owed: Owed, lines: bytes) -> None:
         """Pass-through: forward the 220; the client's next byte is the TLS session's first."""
-        if self.is_ours(owed):
-            self.bridge_accepted(owed, lines)
+        if owed.private or self.starttls_is_ours():
+            self.begin_server_tls()
             return
         self.to_client(lines)
         self.phase = Phase.HELLO
         self.out.append(StarttlsAnswered("accepted"))
+        if self.client_closed:
+            self._hello()
 
     def starttls_refused(self, owed: Owed, lines: bytes) -> None:
         """Forward what the server said; what was held behind STARTTLS goes on."""
-        if self.is_ours(owed):
+        if owed.private or self.starttls_is_ours():
             self.bridge_refused(owed, lines)
             return
         self.out.append(StarttlsAnswered("refused"))
@@ -387,10 +332,10 @@ class Session(Bridge):
 
     def injection_found(self, event: str, detail: str) -> None:
         """Close both sides, with 421 in place of the 220 where that has not left."""
-        bridge = self.policy.bridge
-        if self.phase is Phase.HELLO or self.phase is Phase.SECURING:
-            self.end("injection", "server", detail)
-        elif bridge is not None and bridge.client == "starttls" and not self.inside_tls:
-            self.bridge_injection(detail)
+        by = "server" if event.endswith("injection") else "client"
+        if self.phase is Phase.HELLO or self.securing_client:
+            self.end("injection", by, detail)
+        elif self.starttls_is_ours() and self.banner:
+            self.injected_before_tls(detail)
         else:
-            self.refuse("4.7.0", detail, "injection", "server" if event.endswith("injection") else "client")
+            self.refuse("4.7.0", detail, "injection", by)
