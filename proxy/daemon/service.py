@@ -72,6 +72,7 @@ class Daemon(ABC):
         self.exit_code = 0
         self.stopping = False
         self.stop_began = 0.0
+        self.is_over = False
 
     # -- what the kinds of daemon do ---------------------------------------------------------------------------------
 
@@ -102,6 +103,9 @@ class Daemon(ABC):
     @abstractmethod
     def end_now(self) -> None:
         """End without waiting; then `stopped`."""
+
+    def close(self) -> None:
+        """The end: give up what is still open."""
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -143,10 +147,11 @@ class Daemon(ABC):
             return
         from twisted.internet.error import CannotListenError
 
-        from proxy.daemon.admin import build_site
+        from proxy.daemon.admin import build_site, is_loopback
 
+        site = build_site(self.board, loopback=is_loopback(listen.host))
         try:
-            port = self.reactor.listenTCP(listen.port, build_site(self.board), interface=listen.host)
+            port = self.reactor.listenTCP(listen.port, site, interface=listen.host)
         except CannotListenError as error:
             reason = os.strerror(error.socketError.errno or 0)
             raise CannotStart(f"cannot listen on {listen} (admin): {reason}") from None
@@ -246,7 +251,11 @@ class Daemon(ABC):
         self.drain()
 
     def stopped(self, cut: int) -> None:
-        """Nothing is served any more; `cut` sessions were ended before their time."""
+        """Nothing is served any more; `cut` sessions were ended before their time.  Told again, it does nothing."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.close()
         if self.stop_began:
             logs.stopped(self.log, time.monotonic() - self.stop_began, cut)
         if self.reactor.running:
@@ -290,7 +299,6 @@ class Service(Daemon):
     def end_now(self) -> None:
         self.stopped(self.serving.sessions)
 
-    def stopped(self, cut: int) -> None:
+    def close(self) -> None:
         self.serving.stop()
         self.reports.flush()
-        super().stopped(cut)
