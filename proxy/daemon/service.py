@@ -104,9 +104,6 @@ class Daemon(ABC):
     def end_now(self) -> None:
         """End without waiting; then `stopped`."""
 
-    def close(self) -> None:
-        """The end: give up what is still open."""
-
     # -- start -------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -255,7 +252,6 @@ class Daemon(ABC):
         if self.is_over:
             return
         self.is_over = True
-        self.close()
         if self.stop_began:
             logs.stopped(self.log, time.monotonic() - self.stop_began, cut)
         if self.reactor.running:
@@ -299,6 +295,8 @@ class Service(Daemon):
     def end_now(self) -> None:
         self.stopped(self.serving.sessions)
 
-    def close(self) -> None:
-        self.serving.stop()
-        self.reports.flush()
+    def stopped(self, cut: int) -> None:
+        if not self.is_over:
+            self.serving.stop()
+            self.reports.flush()
+        super().stopped(cut)
