@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.net.connection import SESSION_FULL
 from proxy.smtp.events import (
     AskOffers,
     ClientTls,
@@ -85,6 +86,9 @@ def xclient_offered(carrier: Carrier, action: XclientOffered) -> None:
 
 def release_client(carrier: Carrier, action: ReleaseClient) -> None:
     carrier.client.relaying = True
+    carrier.client.resume(SESSION_FULL)  # the session has given out all that it held
+    assert carrier.session is not None
+    carrier.active_at = carrier.session.now
     if carrier.recorder is not None:
         carrier.recorder.let_go("client", monotonic(), b"")
         carrier.looks = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.net.actions import DO
 from proxy.net.client_hello import TlsRecordPeek
-from proxy.net.connection import SESSION_FULL, ClientConnection, Connection, ServerConnection
+from proxy.net.connection import PEER_FULL, SESSION_FULL, ClientConnection, Connection, ServerConnection
 from proxy.smtp.events import (
     Action,
     ToClient,
@@ -69,6 +69,7 @@ class Carrier:
         self.original = original
         if registered:
             route.poller.replace(self.client.sock.fileno(), self.client)
+            route.poller.soon(self.client)  # what stands behind the PROXY header was told already
         else:
             route.poller.add(self.client.sock.fileno(), self.client)
         if route.secure is not None and self._implicit:
@@ -238,6 +239,7 @@ class Carrier:
             server.peer = None
             server.close(reset=False, abort_after=self.route.settings.timeouts.abort)
         self.client.peer = None
+        self.client.resume(PEER_FULL)
 
     def offers_known(self, offered: bool | None) -> None:
         """The answer about XCLIENT."""

@@ -10,7 +10,8 @@ says why, `may_read` that there is something.  Reading stops after `READS_A_TURN
 the others waiting.
 
 Nothing here calls back from a write: an error while sending is noted and comes out where all errors do, in the next
-read, after everything that the peer had sent before it.  So a reply that was followed by a reset is still delivered.
+read, after everything that the peer had sent before it.  So a reply that was followed by a reset is still delivered;
+and a reset is passed on when the other side's kernel has confirmed all that was sent before, or after `abort`.
 
 Limits: `MAX_PENDING` bytes wait in user space for a socket that does not take them; beyond it the other side is not
 read (HAProxy holds two buffers of 16 KiB, Postfix's proxies one of 4).
@@ -18,9 +19,12 @@ read (HAProxy holds two buffers of 16 KiB, Postfix's proxies one of 4).
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 READ_SIZE: Final = 65536
 READS_A_TURN: Final = 16
 MAX_PENDING: Final = 65536
+LOOK_AGAIN: Final = 0.02  # seconds between looks at what a peer that is to be reset has acknowledged
 
 PEER_FULL: Final = 1  # reasons for `paused`: the peer's socket does not take what it was given
 SESSION_FULL: Final = 2  # the session holds as much of the client's as it wants to
@@ -51,9 +56,9 @@ class Connection:
     """One end.  `carrier` is told what comes in; `peer` is the other end once there is one."""
 
     __slots__ = (
-        "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "ended", "fin_sent", "fin_wanted",
-        "holds_back", "may_read", "moved", "paused", "peer", "pending", "pipe", "poller", "relaying", "reset_wanted",
-        "securing", "sock",
+        "abort_at", "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "ended", "fin_sent",
+        "fin_wanted", "holds_back", "may_read", "moved", "paused", "peer", "pending", "pipe", "poller", "relaying",
+        "reset_wanted", "securing", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, carrier: Carrier, poller: Poller, deadlines: Deadlines) -> None:
@@ -77,6 +82,7 @@ class Connection:
         self.fin_wanted = False
         self.fin_sent = False
         self.reset_wanted = False
+        self.abort_at = 0.0  # when closing turns into a reset
         self.closing = False
         self.closed = False
 
@@ -92,7 +98,10 @@ class Connection:
             if self.peer is not None and self.peer.pipe is not None:
                 self.peer.read(0)
         if (mask & _READABLE or not mask) and not self.closed:
-            if self.relaying and not self.paused and self.channel is None and not self.ended:
+            if self.ended:
+                if self.broken or mask & select.EPOLLERR:
+                    self._gone()
+            elif self.relaying and not self.paused and self.channel is None:
                 relay.pump(self, mask)
             else:
                 self.read(mask)
@@ -104,8 +113,11 @@ class Connection:
         self.abort()
 
     def deadline_passed(self, now: float) -> None:
-        """The peer did not answer our close in time."""
-        self.abort()
+        """The peer did not answer our close in time; or see again whether it can be reset without a loss."""
+        if self.reset_wanted and self.pending is None and now < self.abort_at:
+            self._reset()
+        else:
+            self.abort()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -149,7 +161,8 @@ class Connection:
                 self.may_read = True
                 self.poller.soon(self)
                 return
-            if len(data) < READ_SIZE and not mask & _ENDINGS:
+            # Without a mask (`soon`) an end may have been told while nothing was read: only EAGAIN says that all is in.
+            if len(data) < READ_SIZE and mask and not mask & _ENDINGS:
                 self.may_read = False
                 return
         self.may_read = True
@@ -168,6 +181,14 @@ class Connection:
             self.abort()
         else:
             carrier.ended(self, reset)
+
+    def _gone(self) -> None:
+        """The peer had ended before; now it is gone altogether."""
+        self.broken = True
+        if self.carrier is None:
+            self.abort()
+        else:
+            self.carrier.ended(self, True)
 
     def _discard(self) -> None:
         """We are done with this side: only its end is waited for."""
@@ -231,11 +252,8 @@ class Connection:
         self.pending = None
         if self.peer is not None:
             self.peer.resume(PEER_FULL)
-        if self.closing:
-            self.poller.soon(self)
-        elif not self.ended:
-            self.may_read = True
-            self.poller.soon(self)
+        self.may_read = True
+        self.poller.soon(self)
 
     def flush(self) -> None:
         """Send what waits, then what was to follow it."""
@@ -265,7 +283,7 @@ class Connection:
         if self.fin_wanted and not self.fin_sent:
             self._send_fin()
         if self.reset_wanted:
-            self.abort(reset=True)
+            self._reset()
         elif self.closing and self.ended and self._said_all:
             self.abort()
 
@@ -314,21 +332,29 @@ class Connection:
             self.pipe = None
         self.relaying = False
         self.paused = 0
+        self.reset_wanted = reset
+        self.abort_at = self.deadlines.now() + abort_after
         if self.pending is None:
             if reset:
-                self.abort(reset=True)
+                self._reset()
                 return
             if self.ended and self.channel is None:
                 self.abort(reset=False)  # both have said their last: closing says it for us
                 return
-        self.reset_wanted = reset
         if not reset:
             self.finish(clean=clean)
         if self._said_all and (self.ended or self.broken):
             self.abort(reset=False)
             return
-        self.deadlines.at(self.deadlines.now() + abort_after, self)
+        self.deadlines.at(self.abort_at, self)
         self.poller.soon(self)
+
+    def _reset(self) -> None:
+        """Reset, but not before the peer's kernel has all that was sent: a reset throws away what is on its way."""
+        if not self.broken and unacknowledged(self.sock):
+            self.deadlines.at(min(self.deadlines.now() + LOOK_AGAIN, self.abort_at), self)
+        else:
+            self.abort(reset=True)
 
     def abort(self, *, reset: bool = True) -> None:
         """Close the socket now.  With `reset` the peer hears a reset unless it has ended by itself."""
@@ -360,6 +386,14 @@ class Connection:
     def waiting(self) -> int:
         """Bytes that wait here for the socket."""
         return 0 if self.pending is None else len(self.pending)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that were sent and that the peer's kernel has not confirmed (SIOCOUTQ of tcp(7))."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 class ClientConnection(Connection):

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 PUMPS_A_TURN: Final = 16
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-# One for all sessions: what is in it has left it when `pump` returns.
-_BUFFER = bytearray(262144)
+# One for all sessions: what is in it has left it when `pump` returns.  A peer that takes nothing has it all waiting,
+# on top of the MAX_PENDING up to which this side is read: 256 KiB in all.
+_BUFFER = bytearray(196608)
 _VIEW = memoryview(_BUFFER)
 
 
@@ -57,8 +58,9 @@ def pump(source: Connection, mask: int) -> None:
             source.may_read = True
             return
         if count < 16384:
-            # An end that came with the bytes is told with them; a later one is an event of its own.
-            if not mask & _ENDINGS:
+            # An end that came with the bytes is told with them; a later one is an event of its own.  Without a mask
+            # (`soon`) an end may have been told while nothing was read, so only EAGAIN says that all is in.
+            if mask and not mask & _ENDINGS:
                 source.may_read = False
                 return
         elif source.moved > splice.BEGIN_AFTER and not carrier.looks and splice.begin(source):
