@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.net.dialer import Names
     from proxy.net.observer import Observer
     from proxy.net.secure import SecureRoute
+    from proxy.net.tls_contexts import SharedContexts
     from proxy.settings import Listen, Route, Settings
 
 QUIET: Final = (
@@ -68,7 +69,8 @@ class Serving:
 
     def apply(self, settings: Settings) -> None:
         """Put a configuration into effect.  Raises CannotStart, having changed nothing."""
-        secure = {route.name: self._secure(route) for route in settings.routes if route.tls.mode == "bridge"}
+        shared: SharedContexts = {}
+        secure = {route.name: self._secure(route, shared) for route in settings.routes if route.tls.mode == "bridge"}
         for route in settings.routes:
             if lacks := transparent.lacking(route.source):
                 raise CannotStart(f"route {route.name}: {lacks}")
@@ -137,14 +139,14 @@ class Serving:
             raise CannotStart(error.strerror or str(error)) from None
         return opened, kept
 
-    def _secure(self, route: Route) -> SecureRoute:
+    def _secure(self, route: Route, shared: SharedContexts) -> SecureRoute:
         from proxy.net.secure import SecureRoute
         from proxy.net.tls import TlsContexts, TlsProblem, memory_deny_write_execute_active
 
         if sentence := memory_deny_write_execute_active():
             raise CannotStart(f"route {route.name}: {sentence}")
         try:
-            contexts = TlsContexts(route.tls)
+            contexts = TlsContexts(route.tls, shared)
         except TlsProblem as problem:
             raise CannotStart(f"route {route.name}: {problem.reason}") from None
         if route.tls.keylog:

@@ -66,7 +66,7 @@ _TCP_CLOSE = 7  # in tcpi_state, the first byte of Linux's struct tcp_info
 
 MAX_RECORD = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL's recv never gives more
 
-_ALERT = re.compile(r"(?:tlsv1|tlsv13|sslv3|ssl/tls) alert (.+)")
+_ALERT = re.compile(r"(?:tlsv1|tlsv13|sslv3|ssl/tls|tls) alert (.+)")  # OpenSSL 4 says "tls" of all
 _REASONS = {
     "wrong version number": "the {peer} did not answer with TLS",
     "http request": "the {peer} did not answer with TLS",
