@@ -1,8 +1,8 @@
 """The addresses of this host, from /proc, without a dependency and without a privilege.
 
 A session must not be led back into the proxy, and a name from DNS must not lead into the host's own mail system; both
-need to know which addresses are our own.  IPv4 comes from the local routing table (/proc/net/fib_trie: every leaf
-that is `/32 host LOCAL`), IPv6 from /proc/net/if_inet6.  Both show the network namespace that the caller is in, and
+need to know which addresses are our own.  IPv4 comes from the local routing table (/proc/self/net/fib_trie: every leaf
+that is `/32 host LOCAL`), IPv6 from /proc/self/net/if_inet6.  Both show the network namespace that the caller is in, and
 both stay readable under systemd's `ProcSubset=pid` and without AF_NETLINK.
 
 What is not found here: whole networks that are routed to the host itself (`ip route add local 192.0.2.0/24 dev lo`),
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
-def own_addresses(proc: str = "/proc/net") -> frozenset[IPv4Address | IPv6Address]:
+def own_addresses(proc: str = "/proc/self/net") -> frozenset[IPv4Address | IPv6Address]:
     """Every address of this host at this moment, link-local ones without their interface; empty without a /proc.
 
     It costs a fraction of a millisecond on a host with a few routes; the IPv4 file grows with the routing table, so a
