@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 TICK: Final = 1.0  # seconds between looks at what is due
 
+STOP_MARGIN: Final = 30.0  # seconds that systemd is asked for beyond the drain
+
 Reread = Callable[[], "Settings"]
 
 
@@ -118,7 +120,7 @@ class Daemon(ABC):
             return 1
         self.reactor.callWhenRunning(self._running)
         self.reactor.run()
-        self.writer.flush()
+        self.writer.close()
         return self.exit_code
 
     def _running(self) -> None:
@@ -179,10 +181,10 @@ class Daemon(ABC):
 
     def tick(self) -> None:
         """Once a second."""
+        self.notifier.status(self._status_line())
 
     def _tick(self) -> None:
         self.tick()
-        self.notifier.status(self._status_line())
         self.reactor.callLater(TICK, self._tick)
 
     def _feed_watchdog(self) -> None:
@@ -243,7 +245,7 @@ class Daemon(ABC):
         self.stopping = True
         self.board.draining = True
         self.stop_began = time.monotonic()
-        self.notifier.stopping()
+        self.notifier.stopping(self.settings.service.drain_timeout + STOP_MARGIN)
         logs.drain(self.log, self.sessions, self.settings.service.drain_timeout)
         self.drain()
 
@@ -288,6 +290,7 @@ class Service(Daemon):
 
     def tick(self) -> None:
         self.reports.tick()
+        super().tick()
 
     def drain(self) -> None:
         self.serving.drain(self.settings.service.drain_timeout, self.stopped)
