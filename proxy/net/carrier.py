@@ -264,6 +264,11 @@ class Carrier:
                 self.story, "server", channel.version, "", channel.cipher, verified, not_after
             )
         if accepted:
+            assert channel is not None
+            bridge = self.route.policy.bridge
+            if bridge is not None and bridge.client == "none":
+                self.story.tls = "bridge"
+                self.story.tls_version = channel.version
             self.obey(session.server_tls_ready(monotonic()))
         else:
             self.drop_server()

@@ -8,10 +8,11 @@ whole one: `ending` tells "close_notify", "fin" (a FIN without it) and "reset" a
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,16 @@ def ending(peer: Peer, seconds: float = LIMIT) -> str:
     peer.sock.settimeout(seconds)
     try:
         data = peer.sock.recv(4096)
-    except ssl.SSLEOFError:
-        return "fin"
-    except ConnectionError:
-        return "reset"
+    except (ssl.SSLEOFError, ConnectionError):
+        return _without_close_notify(peer)
     assert data == b"", data
     return "close_notify" if isinstance(peer.sock, ssl.SSLSocket) else "fin"
+
+
+def _without_close_notify(peer: Peer) -> str:
+    """The standard library tells no reset from a FIN inside TLS; the kernel does."""
+    state = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return "reset" if state == 7 else "fin"  # TCP_CLOSE
 
 
 class Server:
@@ -163,11 +168,8 @@ class Server:
         while (end := peer.buffer.find(b"\n")) < 0:
             try:
                 data = peer.sock.recv(65536)
-            except ssl.SSLEOFError:
-                self.endings.append("fin")
-                raise
-            except ConnectionError:
-                self.endings.append("reset")
+            except (ssl.SSLEOFError, ConnectionError):
+                self.endings.append(_without_close_notify(peer))
                 raise
             if not data:
                 self.endings.append("close_notify" if isinstance(peer.sock, ssl.SSLSocket) else "fin")
@@ -237,12 +239,14 @@ class Stage:
         self._scenes = 0
 
     @contextlib.contextmanager
-    def scene(self, script: Script, tls: Config | None = None, **more: Any) -> Iterator[Scene]:
+    def scene(
+        self, script: Script, tls: Config | None = None, *, more_destinations: Sequence[str] = (), **more: Any
+    ) -> Iterator[Scene]:
         """A server, and a route to it; `tls` and `more` are the route's settings."""
         self._scenes += 1
         name = f"scene{self._scenes}"
         with ScriptedServer(script) as server:
-            made = bridge(server.port, keys=self.keys, issued=self.ours, tls=tls, name=name, **more)
+            made = bridge(server.port, *more_destinations, keys=self.keys, issued=self.ours, tls=tls, name=name, **more)
             self.running.reload({"log": {"level": "debug"}, "route": [made]})
             yield Scene(self.running, server, name, self.ours)
 

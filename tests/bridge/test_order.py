@@ -64,7 +64,7 @@ FAILURES: dict[str, tuple[Callable[[Peer], None], str]] = {
     "220-again": (answers_220_again, "the server did not answer with TLS"),
     "alert": (alerts, "the server sent the TLS alert 'handshake failure'"),
 }
-QUICK = {"timeouts": {"handshake": 0.7}}
+QUICK = {"handshake": 0.7}
 
 
 @pytest.mark.parametrize("required", [True, False], ids=["required", "not-required"])
@@ -72,7 +72,7 @@ QUICK = {"timeouts": {"handshake": 0.7}}
 def test_no_220_when_the_servers_handshake_goes_wrong(how: str, required: bool, keys: Keys, stage: Stage) -> None:
     handshake, reason = FAILURES[how]
     server = Server(keys.server(make("good")), handshake=handshake)
-    with stage.scene(server, {"required": required}, **QUICK) as scene:
+    with stage.scene(server, {"required": required}, timeouts=QUICK) as scene:
         client, _ = hello(scene.port)
         with client:
             client.send(b"STARTTLS\r\n")
@@ -153,7 +153,7 @@ def test_a_failure_is_421_in_place_of_the_banner_where_the_client_does_not_ask(
 ) -> None:
     handshake, reason = FAILURES[how]
     server = Server(keys.server(make("good")), handshake=handshake)
-    with stage.scene(server, {"client": client_side}, **QUICK) as scene, connect(scene.port) as client:
+    with stage.scene(server, {"client": client_side}, timeouts=QUICK) as scene, connect(scene.port) as client:
         if client_side == "implicit":
             secure(client, keys.client())
         said = client.reply(3)
