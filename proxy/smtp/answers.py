@@ -295,11 +295,11 @@ class Answers(EhloReplies):
         owed = self.owed[0] if self.owed else None
         if owed is not None and (owed.private or owed.kind is Reply.STARTTLS):
             return b""  # it was not to be shown before it was whole
-        progress = self.progress
-        if progress is None:
+        if owed is None or owed.kind is not Reply.EHLO:
             return rest
+        progress = self.progress
         repaired = self.policy.repair.mode == "repair"
-        if progress.final_seen:
+        if progress is not None and progress.final_seen:
             self.finish_ehlo()
         elif not repaired:
             rest = b"".join(self.held) + rest
