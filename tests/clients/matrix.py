@@ -109,6 +109,13 @@ def measure(folder: Path, findings: Sequence[str], senders: Sequence[Sender], wi
     return {(finding, name): measured[finding, name] for finding in findings for name in names}
 
 
+def versions() -> str:
+    """One line: which versions were measured, or would be here."""
+    found = [] if postfixes.missing() else [f"{POSTFIX} {postfixes.version()}"]
+    found += [f"{sender.name} {sender.version()}" for sender in ALL if not sender.missing()]
+    return f"Measured with {', '.join(found)}."
+
+
 def cell(pair: tuple[str, str]) -> str:
     return pair[0] if pair[0] == pair[1] else f"{pair[0]} → {pair[1]}"
 
@@ -132,7 +139,7 @@ def read(text: str) -> dict[tuple[str, str], str]:
         for line in found[1].split("\n")
         if line.startswith("|")
     ]
-    names = rows[0][1:]
+    names = rows[0][1:] if rows else []
     return {(row[0], name): value for row in rows[2:] for name, value in zip(names, row[1:], strict=True)}
 
 
@@ -157,7 +164,7 @@ def main() -> int:
         print(f"left out: {POSTFIX}: {why}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-matrix-")))
-        table = markdown(measure(folder, ["none", *BROKEN], senders, not postfixes.missing()))
+        table = f"{versions()}\n\n" + markdown(measure(folder, ["none", *BROKEN], senders, not postfixes.missing()))
     print(table)
     if chosen.write:
         write(chosen.write, table)

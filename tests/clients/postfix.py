@@ -51,6 +51,12 @@ def missing() -> str:
     return "" if shutil.which("postfix", path=os.environ["PATH"] + ":/usr/sbin") else "Postfix is not installed"
 
 
+def version() -> str:
+    return subprocess.run(
+        ["/usr/sbin/postconf", "-d", "-h", "mail_version"], capture_output=True, text=True, check=True, timeout=20
+    ).stdout.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What Postfix logged of one recipient: `sent`, `deferred` or `bounced`, and its reason."""

@@ -8,6 +8,9 @@ the proxy had TLS from end to end. Whether the message arrived is the server's t
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import platform
+import re
 import shutil
 import smtplib
 import socket
@@ -47,7 +50,17 @@ class Sender(ABC):
         return ""
 
     @abstractmethod
+    def version(self) -> str: ...
+
+    @abstractmethod
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said: ...
+
+
+def first_version(*command: str) -> str:
+    """The first thing in what the command prints that looks like a version, or `?`."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+    found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
+    return found[0] if found else "?"
 
 
 def _command(command: list[str], stdin: bytes) -> Said:
@@ -62,6 +75,9 @@ class Program(Sender):
     """A sender that is a command."""
 
     program: str
+
+    def version(self) -> str:
+        return first_version(self.program, "--version")
 
     def missing(self) -> str:
         return "" if shutil.which(self.program) else f"{self.program} is not installed"
@@ -116,6 +132,9 @@ class OpenSSL(Program):
     name = "openssl s_client"
     program = "openssl"
 
+    def version(self) -> str:
+        return first_version("openssl", "version")
+
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["s_client", "-connect", f"127.0.0.1:{port}", "-starttls", "smtp", "-name", HELO, "-servername", NAME]
         return [*where, "-CAfile", str(ca), "-verify_return_error", "-verify_hostname", NAME, "-quiet", "-nocommands"]
@@ -135,6 +154,9 @@ class _ByName(smtplib.SMTP):
 class Smtplib(Sender):
     name = "Python smtplib"
 
+    def version(self) -> str:
+        return platform.python_version()
+
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         try:
             with _ByName(NAME, port, HELO, LIMIT) as smtp:
@@ -147,6 +169,9 @@ class Smtplib(Sender):
 
 class Aiosmtplib(Sender):
     name = "aiosmtplib"
+
+    def version(self) -> str:
+        return importlib.metadata.version("aiosmtplib")
 
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         async def mail() -> None:
@@ -171,6 +196,9 @@ class TwistedClient(Program):
     name = "Twisted"
     program = sys.executable
 
+    def version(self) -> str:
+        return importlib.metadata.version("twisted")
+
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         return ["-W", "ignore", "-m", "tests.clients.twisted_sender", str(port), str(ca), SENDER, recipient]
 
@@ -189,6 +217,9 @@ class PerlNetSmtp(Program):
         $smtp->mail($from) && $smtp->to($to) && $smtp->data or die $smtp->message;
         $smtp->datasend($message); $smtp->dataend or die $smtp->message; $smtp->quit;
     """
+
+    def version(self) -> str:
+        return first_version("perl", "-MNet::SMTP", "-e", "print $Net::SMTP::VERSION")
 
     def missing(self) -> str:
         if not shutil.which("perl"):
