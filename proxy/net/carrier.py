@@ -265,6 +265,8 @@ class Carrier:
             )
         if accepted:
             assert channel is not None
+            if self.recorder is not None:
+                self.recorder.keep_nothing()
             bridge = self.route.policy.bridge
             if bridge is not None and bridge.client == "none":
                 self.story.tls = "bridge"

@@ -125,6 +125,10 @@ class Recorder:
         self._write(now, "proxy", note="TLS on both sides; what follows is inside it")
         self._flush()
 
+    def keep_nothing(self) -> None:
+        """Bridge: one side is in TLS, so nothing of what follows MAIL is in clear and may be kept."""
+        self._keep = 0
+
     def repaired(
         self, before: Sequence[bytes], after: Sequence[bytes], ids: Sequence[str], now: float | None = None
     ) -> None:
