@@ -57,6 +57,9 @@ class LineWriter:
         self.lost = 0  # lines lost and not yet told
         self.lost_total = 0
         self.held = 0  # bytes waiting
+        self._gathering = False
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
         self.later = later
         self.lost_line = lost_line
         self._max_backlog = max_backlog
@@ -88,8 +91,29 @@ class LineWriter:
         self._own = self._fd = own_fd
         return os.write, kind
 
+    def gather(self) -> None:
+        """From here to `write_gathered`, lines are written together: one system call for the sessions of a turn."""
+        self._gathering = True
+
+    def write_gathered(self) -> None:
+        """Write what was gathered, each line whole in one write."""
+        self._gathering = False
+        gathered = self._gathered
+        if gathered:
+            lines = b"".join(gathered)
+            gathered.clear()
+            self._gathered_size = 0
+            self(lines)
+
     def __call__(self, line: bytes) -> None:
         """Write `line`, which ends in LF, or hold it back, or count it as lost."""
+        if self._gathering:
+            if self._gathered_size + len(line) > self.max_line:
+                self.write_gathered()
+                self._gathering = True
+            self._gathered.append(line)
+            self._gathered_size += len(line)
+            return
         if self._backlog:
             if self.held + len(line) > self._max_backlog:
                 self.flush()
@@ -142,6 +166,7 @@ class LineWriter:
         if cancel is not None:
             cancel()
         self._retry_call = None
+        self.write_gathered()
         self.flush()
         own, self._own = self._own, None
         if isinstance(own, int):

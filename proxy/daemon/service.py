@@ -268,6 +268,7 @@ class Service(Daemon):
         self.reports = Reports(self.log)
         self.reports.metrics.reloads = self.reloads
         self.serving = Serving(reactor, self.reports, inherited=listen_fds())
+        self.serving.gather_log(self.writer)
 
     def open(self) -> None:
         self.serving.apply(self.settings)

@@ -20,6 +20,7 @@ from proxy.net.poller import Poller
 from proxy.net.route import RouteRuntime, RouteState
 
 if TYPE_CHECKING:
+    from proxy.daemon.log_writer import LineWriter
     from proxy.net.dialer import Names
     from proxy.net.observer import Observer
     from proxy.net.secure import SecureRoute
@@ -64,6 +65,11 @@ class Serving:
         self._own = (-OWN_ADDRESSES_FOR, own_addresses())
         self._names: Names | None = None
         self._surroundings = Surroundings(self._own_addresses, lambda: self._listening)
+
+    def gather_log(self, writer: LineWriter) -> None:
+        """Write what the sessions of one turn log in one go at its end."""
+        self.poller.turn_begins = writer.gather
+        self.poller.turn_ends = writer.write_gathered
 
     # -- configuration -----------------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class Worker:
         catch_errors(self.log)
         self.log.configure(settings.log.format, settings.log.level)
         self.serving = Serving(self.reactor, self.reports, inherited=inherited, share=share, reuse_port=True)
+        self.serving.gather_log(self.writer)
         try:
             self.serving.apply(settings)
             drop_rights(settings.service.user)

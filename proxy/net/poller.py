@@ -24,6 +24,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -60,6 +61,9 @@ class Poller:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)
         self._running = False
+        # Called around each turn: what many sessions do in one turn may be done once at its end (the log).
+        self.turn_begins: Callable[[], None] | None = None
+        self.turn_ends: Callable[[], None] | None = None
         self._log = Logger(namespace="proxy.net.poller")
 
     def __len__(self) -> int:
@@ -139,6 +143,15 @@ class Poller:
         self._running = False
 
     def doRead(self) -> None:
+        if self.turn_begins is not None:
+            self.turn_begins()
+        try:
+            self._turn()
+        finally:
+            if self.turn_ends is not None:
+                self.turn_ends()
+
+    def _turn(self) -> None:
         poll = self._epoll.poll
         watched = self._watched
         removed = self._removed

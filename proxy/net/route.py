@@ -45,7 +45,7 @@ class RouteState:
         self.sessions: set[Carrier] = set()
         self.client_sessions: dict[str, int] = {}  # open sessions of each client address
         self.failures = FailureMemory()
-        self.memories: dict[str, DestinationMemory] = {}
+        self.memories: dict[tuple[str, int], DestinationMemory] = {}
         self.questions: dict[str, OffersQuestion] = {}
         self.remedy_at = -REMEDY_EVERY
         self.draining = False
@@ -88,7 +88,9 @@ class RouteRuntime:
                 settings.record.directory, settings.record.bytes, settings.record.sessions, self._complain
             )
         timeouts = settings.timeouts
-        self.shortest = min(timeouts.banner, timeouts.command, BANNER_OR_NEXT)
+        self.shortest = min(timeouts.banner, timeouts.command)  # no deadline but the end of a silence is sooner
+        if len(settings.destination) > 1 or settings.destination[0].kind != "address":
+            self.shortest = min(self.shortest, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
         self.max_sessions = max(1, settings.max_sessions // share)
         per_client = settings.max_sessions_per_client
@@ -159,7 +161,7 @@ class RouteRuntime:
 
     def memory_of(self, server: Server) -> DestinationMemory:
         """What is known of this server's habits."""
-        key = f"{server.address} {server.port}"
+        key = (server.address, server.port)
         memories = self.state.memories
         memory = memories.get(key)
         if memory is None:

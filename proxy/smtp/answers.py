@@ -33,13 +33,7 @@ class Answers(EhloReplies):
     def read_server(self) -> None:
         """Take every whole line that is there, then judge what is left at the end of the turn."""
         lines = self.server_lines
-        if (
-            self.progress is None
-            and self.owed
-            and self.owed[0].kind is Reply.EHLO
-            and not self.long_line
-            and self.known_reply()
-        ):
+        if self.progress is None and not self.long_line and self._read_in_one():
             return
         while (line := lines.next()) is not None:
             self._line(line)
@@ -49,6 +43,20 @@ class Answers(EhloReplies):
             self._endless_line(lines.take_pending())
         if self.progress is not None:
             self.end_of_turn()
+
+    def _read_in_one(self) -> bool:
+        """The shortcuts: a line that came in one piece, and an EHLO reply that did and was read before."""
+        raw = self.server_lines.take_in_one()
+        if not raw:
+            return False
+        if self.owed and self.owed[0].kind is Reply.EHLO:
+            if self.known_reply(raw):
+                return True
+        elif raw.find(b"\n") == len(raw) - 1:
+            self._line(raw)
+            return True
+        self.server_lines.feed(raw)
+        return False
 
     def _line(self, line: bytes) -> None:
         if self.long_line:

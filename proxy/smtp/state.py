@@ -186,7 +186,13 @@ class SessionState:
         if not out:
             return []
         self.out = []
-        return out if len(out) == 1 else joined(out)
+        before: type[Action] | None = None
+        for action in out:
+            kind = type(action)
+            if kind is before and (kind is ToClient or kind is ToServer):
+                return joined(out)
+            before = kind
+        return out
 
     def to_client(self, data: bytes) -> None:
         """Forward.  What goes there in the same call without another action between leaves in one write."""

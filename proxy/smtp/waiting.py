@@ -83,6 +83,7 @@ def _read_late(line: bytes) -> LateLine:
     return LateLine(offers, False, False, keyword, listed, not keyword and not listed)
 
 
+_recalled_context = lru_cache(maxsize=1024)(EhloContext)
 _recalled_late = lru_cache(maxsize=1024)(_read_late)
 
 
@@ -93,16 +94,12 @@ class EhloReplies(SessionState, ABC):
 
     # -- collecting --------------------------------------------------------------------------------------------------
 
-    def known_reply(self) -> bool:
-        """The shortcut for the usual case: the reply came in one piece, and the same was read before."""
-        raw = self.server_lines.take_in_one()
-        if not raw:
-            return False
+    def known_reply(self, raw: bytes) -> bool:
+        """See to a reply of which the same was read before; False when it has to be read."""
         if len(raw) <= MAX_RECALLED and not self.memory.ends_early and leaves_at_once(raw, self.banner):
             self.held.append(raw)
             self.finish_ehlo()
             return True
-        self.server_lines.feed(raw)
         return False
 
     def take_ehlo_line(self, line: bytes) -> None:
@@ -168,8 +165,9 @@ class EhloReplies(SessionState, ABC):
         self.late_possible = not result.refused
         self.late_goes_on = False
         self.client_since = self.now
-        if result.findings and any(finding.id == "final-line-early" for finding in result.findings):
-            self.memory.ends_early = True
+        for finding in result.findings:
+            if finding.id == "final-line-early":
+                self.memory.ends_early = True
         if owed.private:
             self.private_ehlo_ended(result)
             return
@@ -213,15 +211,15 @@ class EhloReplies(SessionState, ABC):
         if bridge is not None:
             hidden = self.inside_tls or bridge.client != "starttls"
             offered = not hidden and bridge.server != "starttls"
-        return EhloContext(
-            banner=self.banner,
-            destination_name=self.destination_name,
-            destination_address=self.destination_address,
-            client_name=self.client_name,
-            inside_tls=self.server_tls and not offered,
-            hide_starttls=hidden,
-            offer_starttls=offered,
-            client_trusted=self.client_trusted or self.xclient_done,
+        return _recalled_context(
+            self.banner,
+            self.destination_name,
+            self.destination_address,
+            self.client_name,
+            self.server_tls and not offered,  # inside_tls
+            hidden,
+            offered,
+            self.client_trusted or self.xclient_done,
         )
 
     # -- too late ----------------------------------------------------------------------------------------------------
