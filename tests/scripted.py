@@ -235,6 +235,13 @@ class ScriptedServer:
                 with suppress(OSError):
                     peer.sock.shutdown(socket.SHUT_RDWR)
 
+    def settle(self, seconds: float = LIMIT) -> None:
+        """Until every script is over."""
+        until = time.monotonic() + seconds
+        while self._peers:
+            assert time.monotonic() < until, "a script goes on"
+            time.sleep(0.002)
+
     def _accept(self) -> None:
         while True:
             try:

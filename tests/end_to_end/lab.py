@@ -12,11 +12,15 @@ with lab.connect("late banner") as client: ...
 
 from __future__ import annotations
 
+import ssl
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tests.certificates import make, root
 from tests.proxy_process import Event, Running, route, running_proxy
 from tests.scripted import Peer, Script, ScriptedServer, connect, servers
 
@@ -71,3 +75,12 @@ def open_lab(cases: Mapping[str, Case], **tables: Any) -> Iterator[Lab]:
         ]
         with running_proxy({"log": {"level": "debug"}, **tables, "route": routes}) as running:
             yield Lab(running, found)
+
+
+def tls_contexts(kind: str = "good") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's with that certificate, and a client's that trusts its authority."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make(kind).write(Path(folder))
+        server.load_cert_chain(paths.certificate, paths.key)
+    return server, ssl.create_default_context(cadata=root().pem.decode())
