@@ -95,9 +95,13 @@ def test_a_reader_that_does_not_read_stops_nobody_and_the_loss_is_told(slow_read
     writer(b"after\n")
     got += read_all(reader)
     lines = got.splitlines(keepends=True)
-    assert lines[-2:] == [b"log-lost lines=%d\n" % lost, b"after\n"]
-    assert lines[:-2] == sent[: len(lines) - 2]
-    assert lost == len(sent) - (len(lines) - 2)
+    arrived = [line for line in lines[:-1] if not line.startswith(b"log-lost")]
+    told = [int(line.rpartition(b"=")[2]) for line in lines if line.startswith(b"log-lost")]
+    assert lines[-1] == b"after\n"
+    # A terminal takes a little more now and then, so lines may be lost before others that are not; none is twice.
+    assert arrived == sorted(set(arrived))
+    assert set(arrived) <= set(sent)
+    assert sum(told) == lost == len(sent) - len(arrived)
     assert writer.lost == 0
     assert writer.lost_total == lost
     writer.close()
