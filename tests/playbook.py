@@ -304,7 +304,7 @@ class Playbook:
         good = True
         steps, self.steps = self.steps, []
         for event, expected in steps:
-            line = f">> {event!r}"
+            line = f">> {shorten(event)}"
             actions: list[object] = [
                 action for action in self.player.happens(event) if self.loud or told(action) is None
             ]
@@ -330,8 +330,8 @@ class Playbook:
 
 
 def shorten(action: object) -> str:
-    """An action on a line, bytes cut."""
-    if isinstance(action, ToClient | ToServer) and len(action.data) > 300:
+    """An action or an event on a line, bytes cut."""
+    if isinstance(action, ToClient | ToServer | Client | Server) and len(action.data) > 300:
         return f"{type(action).__name__}({action.data[:150]!r} … {action.data[-100:]!r}, {len(action.data)} bytes)"
     if isinstance(action, EhloReplied | StarttlsAnswered):
         return f"Told({told(action)!r})"

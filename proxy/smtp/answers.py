@@ -172,6 +172,7 @@ class Answers(EhloReplies):
         self.server_lines.take_pending()
         self.forget_reply()
         self.banner = self.banner_lines = b""
+        self.banner_shown = False
         self.server_tls = False
         self.late_possible = False
         self.last_code = 0

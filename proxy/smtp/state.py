@@ -111,7 +111,7 @@ class SessionState:
         self.memory = DestinationMemory()
         self.another_left = False
         self.banner = b""  # "220 " and its first word: all that is looked at, and the same in all sessions
-        self.banner_shown = False  # something that the server said has reached the client
+        self.banner_shown = False  # something of it has reached the client
         self.heard_at = now  # when it last spoke, once the client has ended
         # the reply that is coming
         self.held: list[bytes] = []
