@@ -12,13 +12,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.certificates import NAME, Issued, root
 from tests.proxy_process import Config, Running, route, running_proxy
-from tests.scripted import BANNER, BROKEN, LIMIT, Peer, Script, ScriptedServer, connect
+from tests.scripted import BANNER, BROKEN, LIMIT, Peer, Script, ScriptedServer, connect, servers
 
 VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 INSIDE = b"250-AUTH PLAIN\r\n250-mail.example\r\n250-STARTTLS\r\n250 8bitmime\r\n"  # broken in three ways
@@ -222,6 +222,10 @@ class Scene:
         self.port = running.port_of(name)
         self.where = f"ehlo-proxy route {name}: 127.0.0.1 port {server.port}: ".encode()  # in what the proxy says
 
+    def connect(self) -> Peer:
+        """A client of this route."""
+        return connect(self.port)
+
     def wait_for(self, event: str, count: int = 1, **fields: Any) -> dict[str, Any]:
         return self.running.wait_for(event, count=count, route=self.name, **fields)
 
@@ -240,15 +244,40 @@ class Stage:
 
     @contextlib.contextmanager
     def scene(
-        self, script: Script, tls: Config | None = None, *, more_destinations: Sequence[str] = (), **more: Any
+        self,
+        script: Script,
+        tls: Config | None = None,
+        *,
+        destination: str = "",
+        more_destinations: Sequence[str] = (),
+        **more: Any,
     ) -> Iterator[Scene]:
-        """A server, and a route to it; `tls` and `more` are the route's settings."""
-        self._scenes += 1
-        name = f"scene{self._scenes}"
+        """A server, and a route to it, or to `destination`; `tls` and `more` are the route's settings."""
+        name = self._name()
         with ScriptedServer(script) as server:
-            made = bridge(server.port, *more_destinations, keys=self.keys, issued=self.ours, tls=tls, name=name, **more)
+            where = (destination or f"127.0.0.1:{server.port}", *more_destinations)
+            made = bridge(*where, keys=self.keys, issued=self.ours, tls=tls, name=name, **more)
             self.running.reload({"log": {"level": "debug"}, "route": [made]})
             yield Scene(self.running, server, name, self.ours)
+
+    @contextlib.contextmanager
+    def scenes(self, scripts: Mapping[str, tuple[Script, Config]]) -> Iterator[dict[str, Scene]]:
+        """The same for several at once: what each is called, its server, and the route's `tls`."""
+        with servers([script for script, _ in scripts.values()]) as there:
+            names = [self._name() for _ in there]
+            routes = [
+                bridge(server.port, keys=self.keys, issued=self.ours, tls=tls, name=name)
+                for server, name, (_, tls) in zip(there, names, scripts.values(), strict=True)
+            ]
+            self.running.reload({"log": {"level": "debug"}, "route": routes})
+            yield {
+                called: Scene(self.running, server, name, self.ours)
+                for called, server, name in zip(scripts, there, names, strict=True)
+            }
+
+    def _name(self) -> str:
+        self._scenes += 1
+        return f"scene{self._scenes}"
 
 
 @contextlib.contextmanager

@@ -141,7 +141,9 @@ def test_renegotiation_is_off_towards_the_client(keys: Keys, good: Scene) -> Non
             good.wait_for("ehlo-findings", phase="tls")
             process.stdin.write(b"R\n")
             process.stdin.flush()
-            out = process.communicate(timeout=LIMIT)[0]
+            process.wait(LIMIT)  # it takes the alert for the end; its stdin must stay open until then
+            assert process.stdout is not None
+            out = process.stdout.read()
         finally:
             process.kill()
     assert b"RENEGOTIATING" in out

@@ -39,6 +39,7 @@ retry     unix  -  -  n  -  -  error
 discard   unix  -  -  n  -  -  discard
 tlsmgr    unix  -  -  n  1000?  1  tlsmgr
 anvil     unix  -  -  n  -  1  anvil
+proxymap  unix  -  -  n  -  -  proxymap
 scache    unix  -  -  n  -  1  scache
 postlog   unix-dgram n - n  -  1  postlogd
 """
@@ -109,12 +110,14 @@ def running(
     levels: Mapping[str, str],
     settings: Mapping[str, str] | None = None,
     listen: int = 0,
+    options: Mapping[str, str] | None = None,
 ) -> Iterator[Postfix]:
     """Postfix in `folder`, which must be reachable by every user.
 
     `levels` are ways to send, by name, each with its TLS policy in the words of smtp_tls_policy_maps; `transports`
     says how and where a recipient's domain goes (`LEVEL:[127.0.0.1]:2525`). All other mail goes by `smtp`, which
-    requires TLS and takes any certificate. `settings` is more of main.cf, and `listen` a port for its own smtpd.
+    requires TLS and takes any certificate. `settings` is more of main.cf, `listen` a port for its own smtpd, and `options` are
+    further settings of a way, by its name.
     """
     config, queue, data = folder / "config", folder / "queue", folder / "data"
     for one in (config, queue, data):
@@ -156,6 +159,7 @@ def running(
     smtpd = f"127.0.0.1:{listen} inet n - n - - smtpd\n" if listen else ""
     ways = "".join(
         f"{name} unix - - n - - smtp\n  -o {{ smtp_tls_policy_maps = static:{{{policy}}} }}\n"
+        + (f"  -o {{ {options[name]} }}\n" if options and name in options else "")
         for name, policy in levels.items()
     )
     (config / "master.cf").write_text(MASTER.format(smtpd=smtpd, levels=ways))
