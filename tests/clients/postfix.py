@@ -116,8 +116,8 @@ def running(
 
     `levels` are ways to send, by name, each with its TLS policy in the words of smtp_tls_policy_maps; `transports`
     says how and where a recipient's domain goes (`LEVEL:[127.0.0.1]:2525`). All other mail goes by `smtp`, which
-    requires TLS and takes any certificate. `settings` is more of main.cf, `listen` a port for its own smtpd, and `options` are
-    further settings of a way, by its name.
+    requires TLS and takes any certificate. `settings` is more of main.cf, `listen` a port for its own smtpd, and
+    `options` are further settings of a way, by its name.
     """
     config, queue, data = folder / "config", folder / "queue", folder / "data"
     for one in (config, queue, data):
