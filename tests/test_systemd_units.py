@@ -20,8 +20,8 @@ COMBINATIONS: list[tuple[str, tuple[str, ...], float]] = [
     ("ehlo-proxy.service", (), 1.4),
     ("ehlo-proxy.service", ("bridge",), 1.4),
     ("ehlo-proxy.service", ("record",), 1.4),
-    ("ehlo-proxy.service", ("interception",), 1.6),
-    ("ehlo-proxy.service", ("bridge", "interception", "record"), 1.6),
+    ("ehlo-proxy.service", ("interception",), 1.4),
+    ("ehlo-proxy.service", ("bridge", "interception", "record"), 1.5),
     ("ehlo-proxy-activated.service", (), 1.1),
     ("ehlo-proxy-activated.service", ("bridge", "record"), 1.1),
 ]
