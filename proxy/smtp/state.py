@@ -96,7 +96,7 @@ class SessionState:
         self.client_name = b""  # the argument of its last EHLO
         self.ehlo_line = b""  # that line, for repeating it
         self.greeted_line = b""  # its last EHLO or HELO line
-        self.client_since: float | None = None  # since when it is expected to speak
+        self.client_since = now  # since when it is expected to speak
         self.client_trusted = client_trusted
         self.client_closed = False
         self.client_unread = False  # its direction is released
@@ -167,7 +167,7 @@ class SessionState:
                 late = first.at + policy.command_timeout
         elif self.finished:
             late = self.heard_at + policy.half_closed_timeout
-        elif self.client_since is not None and not self.client_unread:
+        else:
             late = self.client_since + policy.command_timeout
         if due is None or (late is not None and late < due):
             return late

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.events import AskOffers, End, FinishServer, ReleaseClient, ReleaseServer, ToClient, ToServer
+from proxy.smtp.policy import SessionPolicy
+from proxy.smtp.session import Session
 from tests.playbook import (
     BANNER,
     EHLO,
@@ -221,6 +223,14 @@ def test_no_server_at_all() -> None:
         >> ServerEnds()
         >> Wait(1000)
     )
+
+
+def test_a_server_of_which_nothing_is_remembered_can_be_talked_to() -> None:
+    session = Session(SessionPolicy(), 0.0)
+    assert session.server_connected(1.0, name="192.0.2.1", address="192.0.2.1", port=2525) == []
+    assert session.server_data(BANNER, 2.0) == [ToClient(BANNER)]
+    actions = session.server_ended(False, 3.0)
+    assert Notice("421 4.4.2", "192.0.2.1 port 2525: ") == actions[0]
 
 
 def test_what_a_server_says_before_it_is_there_is_not_heard() -> None:
