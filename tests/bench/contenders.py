@@ -136,7 +136,7 @@ def haproxy(folder: Path, sink_port: int, *, splice: bool = False) -> Contender:
     port, name = free_port(), "haproxy-splice" if splice else "haproxy"
     config = folder / f"{name}.cfg"  # 9500 sessions are what 20000 files allow
     config.write_text(
-        "global\n  nbthread 1\n  maxconn 9500\n"
+        "global\n  nbthread 1\n  maxconn 9500\n  maxpipes 200\n"
         "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30m\n  timeout server 30m\n"
         + ("  option splice-auto\n" if splice else "")
         + f"listen smtp\n  bind 127.0.0.1:{port} backlog 4096\n  maxconn 9500\n  server broken 127.0.0.1:{sink_port}\n"
