@@ -120,17 +120,19 @@ class Serving:
 
     def _open(self, settings: Settings) -> tuple[list[tuple[socket.socket, Listen, str]], dict[Listener, str]]:
         """Sockets that are new, and listeners that stay, each with its route's name."""
-        there: dict[Listen, list[Listener]] = {}
+        there: dict[tuple[Listen, str], list[Listener]] = {}
         for listener in self.listeners:
-            there.setdefault(listener.listen, []).append(listener)
+            there.setdefault(_known_as(listener.listen, listener.route.settings.name), []).append(listener)
         opened: list[tuple[socket.socket, Listen, str]] = []
         kept: dict[Listener, str] = {}
         try:
             for route in settings.routes:
                 is_transparent = any(d.kind == "original" for d in route.destination)
                 for listen in route.listen:
-                    if listen in there:
-                        for listener in there.pop(listen):
+                    found = there.get(_known_as(listen, route.name))
+                    if found:
+                        for _ in range(1 if listen.any_port else len(found)):
+                            listener = found.pop(0)
                             kept[listener] = route.name
                             if is_transparent:
                                 _try_transparent(listener.sock)
@@ -232,6 +234,11 @@ class Serving:
             _cut(state)
         self.poller.stop()
         self.deadlines.stop()
+
+
+def _known_as(listen: Listen, route: str) -> tuple[Listen, str]:
+    """By what a listener is found again at a reload: a free port belongs to the route that got it."""
+    return listen, route if listen.any_port else ""
 
 
 def _cut(state: RouteState) -> int:

@@ -104,7 +104,7 @@ class Parent(Daemon):
         self.count = settings.service.workers or len(os.sched_getaffinity(0))
         self.board.workers = self.count
         self.inherited: dict[str, list[int]] = {}
-        self.reserved: dict[Listen, socket.socket] = {}
+        self.reserved: dict[tuple[Listen, str, int], socket.socket] = {}
         self.concrete = settings  # with the ports that port 0 has become
         self.is_ready = False
         self.cut = 0
@@ -126,28 +126,30 @@ class Parent(Daemon):
         child.start(self.reactor)
 
     def _reserve(self, settings: Settings) -> Settings:
-        reserved: dict[Listen, socket.socket] = {}
+        reserved: dict[tuple[Listen, str, int], socket.socket] = {}
         routes = []
         try:
             for route in settings.routes:
                 concrete = []
-                for listen in route.listen:
+                for number, listen in enumerate(route.listen):
                     if listen.systemd:
                         if not self.inherited.get(listen.systemd):
                             raise CannotStart(f"systemd passed no socket named {listen.systemd!r}")
                         concrete.append(listen)
                         continue
-                    sock = self.reserved.get(listen) or _bound(listen)
-                    reserved[listen] = sock
+                    # a free port belongs to the route that got it
+                    key = (listen, route.name, number) if listen.any_port else (listen, "", 0)
+                    sock = self.reserved.get(key) or _bound(listen)
+                    reserved[key] = sock
                     concrete.append(replace(listen, port=sock.getsockname()[1]))
                 routes.append(replace(route, listen=tuple(concrete)))
         except BaseException:
-            for listen, sock in reserved.items():
-                if listen not in self.reserved:
+            for key, sock in reserved.items():
+                if key not in self.reserved:
                     sock.close()
             raise
-        for listen, sock in self.reserved.items():
-            if listen not in reserved:
+        for key, sock in self.reserved.items():
+            if key not in reserved:
                 sock.close()
         self.reserved = reserved
         return replace(settings, routes=tuple(routes))
