@@ -6,8 +6,8 @@ a reset.  What the bytes mean is not its business: until the session has let go 
 to the `Carrier`; after that it relays to its peer by `relay.pump`, or in the kernel by `splice`.
 
 The socket is registered once, edge-triggered (see `poller`), so every reason not to read on is remembered: `paused`
-says why, `may_read` that there is something.  Reading stops after `READS_A_TURN`, so that one fast sender does not keep
-the others waiting.
+says why, `may_read` that there is something.  What the session reads in one turn is `READ_SIZE`, what it discards
+`READS_A_TURN` times as much, so that one fast sender does not keep the others waiting.
 
 Nothing here calls back from a write: an error while sending is noted and comes out where all errors do, in the next
 read, after everything that the peer had sent before it.  So a reply that was followed by a reset is still delivered;
@@ -19,16 +19,13 @@ read (HAProxy holds two buffers of 16 KiB, Postfix's proxies one of 4).
 
 from __future__ import annotations
 
-import fcntl
 import select
 import socket
-import struct
-import sys
-import termios
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.net import inside_tls, relay
+from proxy.net.socket_ends import close_by_reset, unacknowledged
 from proxy.net.tls_problem import TlsProblem
 
 if TYPE_CHECKING:
@@ -38,8 +35,9 @@ if TYPE_CHECKING:
     from proxy.net.splice import Pipe
     from proxy.net.tls import TlsChannel
 
-READ_SIZE: Final = 65536
+READ_SIZE: Final = 16384  # also what the session reads in one turn: a flood of short lines costs some 10 ms
 READS_A_TURN: Final = 16
+MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
 MAX_PENDING: Final = 65536
 LOOK_AGAIN: Final = 0.02  # seconds between looks at what a peer that is to be reset has acknowledged
 
@@ -49,16 +47,16 @@ SESSION_FULL: Final = 2  # the session holds as much of the client's as it wants
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _READABLE: Final = select.EPOLLIN | _ENDINGS
 _WRITABLE: Final = select.EPOLLOUT
-_RESET: Final = struct.pack("ii", 1, 0)
+_DATA: Final = select.EPOLLIN | select.EPOLLOUT
 
 
 class Connection:
     """One end.  `carrier` is told what comes in; `peer` is the other end once there is one."""
 
     __slots__ = (
-        "abort_at", "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "ended", "fin_sent",
-        "fin_wanted", "holds_back", "may_read", "moved", "paused", "peer", "pending", "pipe", "poller", "relaying",
-        "reset_wanted", "securing", "sock",
+        "abort_at", "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "discarded", "ended",
+        "fin_sent", "fin_wanted", "holds_back", "may_read", "moved", "paused", "peer", "pending", "pipe", "poller",
+        "relaying", "reset_wanted", "securing", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, carrier: Carrier, poller: Poller, deadlines: Deadlines) -> None:
@@ -85,11 +83,14 @@ class Connection:
         self.abort_at = 0.0  # when closing turns into a reset
         self.closing = False
         self.closed = False
+        self.discarded = 0  # bytes that came after we had closed
 
     # -- what the poller and the deadlines call ----------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:
         """Something may be possible now."""
+        if self.relaying and (mask == _DATA or mask == select.EPOLLIN) and relay.passed(self):
+            return
         if self.closed or self.securing:
             return
         if mask & _WRITABLE:
@@ -139,7 +140,8 @@ class Connection:
             return
         carrier = self.carrier
         assert carrier is not None
-        for _ in range(READS_A_TURN):
+        taken = 0
+        while taken < READ_SIZE:
             try:
                 data = self.sock.recv(READ_SIZE)
             except BlockingIOError:
@@ -161,6 +163,7 @@ class Connection:
                 self.may_read = True
                 self.poller.soon(self)
                 return
+            taken += len(data)
             # Without a mask (`soon`) an end may have been told while nothing was read: only EAGAIN says that all is in.
             if len(data) < READ_SIZE and mask and not mask & _ENDINGS:
                 self.may_read = False
@@ -191,13 +194,18 @@ class Connection:
             self.carrier.ended(self, True)
 
     def _discard(self) -> None:
-        """We are done with this side: only its end is waited for."""
+        """We are done with this side: only its end is waited for.  One that goes on talking is reset."""
         try:
             for _ in range(READS_A_TURN):
-                if not self.sock.recv(READ_SIZE):
+                data = self.sock.recv(READ_SIZE)
+                if not data:
                     break
+                self.discarded += len(data)
             else:
-                self.poller.soon(self)
+                if self.discarded > MAX_DISCARDED:
+                    self.abort()
+                else:
+                    self.poller.soon(self)
                 return
         except BlockingIOError:
             return
@@ -368,10 +376,7 @@ class Connection:
             self.pipe.give_back()
             self.pipe = None
         if reset and not (self.ended and self.fin_sent):
-            try:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass
+            close_by_reset(self.sock)
         fd = self.sock.fileno()
         if fd >= 0:
             self.poller.forget(fd)
@@ -386,14 +391,6 @@ class Connection:
     def waiting(self) -> int:
         """Bytes that wait here for the socket."""
         return 0 if self.pending is None else len(self.pending)
-
-
-def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that were sent and that the peer's kernel has not confirmed (SIOCOUTQ of tcp(7))."""
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0
 
 
 class ClientConnection(Connection):

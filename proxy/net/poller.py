@@ -1,8 +1,10 @@
-"""One epoll of our own under Twisted's reactor: every session socket, registered once, edge-triggered.
+"""The wait of the process: one edge-triggered epoll for every session socket, with Twisted's reactor inside it.
 
-An epoll descriptor can itself be polled.  So the reactor sees one reader, the `Poller`, and the sockets of all
-sessions cost neither a Twisted transport nor an `epoll_ctl` per pause, resume or write: each is registered once for
-reading, writing and hang-up, and its owner tries `recv` and `send` when it has a reason to.
+An epoll descriptor can itself be polled.  So the `Poller` waits in the reactor's place (its `doIteration`, where a
+reactor waits), and the reactor's own epoll, with its listeners, waker and timers, is one of the descriptors waited for.
+The sockets of all sessions cost neither a Twisted transport nor an `epoll_ctl` for each pause, resume or write, nor a
+second wait for each turn: each is registered once for reading, writing and hang-up, and its owner tries `recv` and
+`send` when it has a reason to.
 
 What the owner of a socket must know:
 
@@ -13,8 +15,7 @@ What the owner of a socket must know:
   dropped, also when the number is in use again.
 * An exception out of `ready` is a bug of ours: it is logged and ends that owner alone, through `failed`.
 
-Limits: after `EVENTS_A_TURN` events, and the batch that reaches it, the reactor gets its turn again for timers,
-listeners and signals.  The kernel keeps its ready list in turn order, so nobody starves.
+Limits: after `EVENTS_A_TURN` events the reactor gets its turn again for timers, its listeners and signals.  The kernel keeps its ready list in turn order, so nobody starves.
 
 Left to others: deadlines (`proxy.net.deadlines`), and closing the sockets, which belong to their owners.
 """
@@ -22,15 +23,11 @@ Left to others: deadlines (`proxy.net.deadlines`), and closing the sockets, whic
 from __future__ import annotations
 
 import errno
-import os
 import select
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 EVENTS_A_TURN = 256
 
@@ -47,19 +44,17 @@ class Watched(Protocol):
         """`ready` raised: end this owner, close what it has.  Called once for each such exception."""
 
 
-@implementer(IReadDescriptor)
 class Poller:
-    """Gives the events of many descriptors to their owners; itself one reader of the reactor."""
+    """Gives the events of many descriptors to their owners."""
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(self, reactor: Any) -> None:
+        """`reactor` is Twisted's epoll reactor: its descriptor is the one thing used of it that is not public."""
         self._reactor = reactor
+        self._reactor_fd: int = reactor._poller.fileno()
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
         self._removed: set[int] = set()  # since the batch that is being given out was fetched
         self._soon: dict[Watched, None] = {}  # in order, each once
-        # Edge-triggered and never read: each write makes one event, which is all that a wake-up needs.
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)
         self._running = False
         # Called around each turn: what many sessions do in one turn may be done once at its end (the log).
         self.turn_begins: Callable[[], None] | None = None
@@ -74,18 +69,18 @@ class Poller:
         """Begin to give out events.  Descriptors may be added before."""
         if not self._running:
             self._running = True
-            self._reactor.addReader(self)
+            self._epoll.register(self._reactor_fd, select.EPOLLIN)
+            self._reactor.doIteration = self.turn
 
     def stop(self) -> None:
-        """Leave the reactor and close our own descriptors; for good.  The sockets stay their owners'."""
+        """Let the reactor wait by itself again and close our descriptor; for good.  The sockets stay their owners'."""
         if self._running:
             self._running = False
-            self._reactor.removeReader(self)
+            del self._reactor.doIteration
         self._watched.clear()
         self._soon.clear()
         if not self._epoll.closed:
             self._epoll.close()
-            os.close(self._wake)
 
     def add(self, fd: int, watched: Watched) -> None:
         """Register a non-blocking descriptor.
@@ -126,60 +121,44 @@ class Poller:
 
         One that has ended by then is called all the same, and must take it for nothing.
         """
-        if not self._soon and not self._epoll.closed:
-            os.eventfd_write(self._wake, 1)
         self._soon[watched] = None
 
     # What the reactor calls.
 
-    def fileno(self) -> int:
-        return self._epoll.fileno() if not self._epoll.closed else -1
-
-    def logPrefix(self) -> str:
-        return "poller"
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor is being taken down and has dropped us."""
-        self._running = False
-
-    def doRead(self) -> None:
-        if self.turn_begins is not None:
-            self.turn_begins()
-        try:
-            self._turn()
-        finally:
-            if self.turn_ends is not None:
-                self.turn_ends()
-
-    def _turn(self) -> None:
-        poll = self._epoll.poll
+    def turn(self, delay: float | None) -> None:
+        """Wait until something happens, at most `delay` seconds (None: for ever), and give out what did."""
+        soon, self._soon = self._soon, {}
+        if soon:
+            delay = 0
+        events = self._epoll.poll(delay, EVENTS_A_TURN)
+        if not events and not soon:
+            return
         watched = self._watched
         removed = self._removed
-        left = EVENTS_A_TURN
-        # A second look costs a tenth of a reactor turn, and finds what came while the first batch was given out.
-        while left > 0 and self._running:
-            # The queue is taken before the poll that fetches its wake-up, so no wake-up is fetched without its queue.
-            soon, self._soon = self._soon, {}
-            events = poll(0, EVENTS_A_TURN)
-            if not events:
-                return
-            left -= len(events) + len(soon)
-            removed.clear()
-            for fd, mask in events:
-                if removed and fd in removed:
-                    continue
-                owner = watched.get(fd)
-                if owner is None:  # the wake-up
-                    continue
-                try:
-                    owner.ready(mask)
-                except Exception as error:
-                    self._failed(owner, error)
-            for owner in soon:
-                try:
-                    owner.ready(0)
-                except Exception as error:
-                    self._failed(owner, error)
+        removed.clear()
+        if self.turn_begins is not None:
+            self.turn_begins()
+        the_reactors = False
+        for fd, mask in events:
+            if removed and fd in removed:
+                continue
+            owner = watched.get(fd)
+            if owner is None:
+                the_reactors = the_reactors or fd == self._reactor_fd
+                continue
+            try:
+                owner.ready(mask)
+            except Exception as error:
+                self._failed(owner, error)
+        for owner in soon:
+            try:
+                owner.ready(0)
+            except Exception as error:
+                self._failed(owner, error)
+        if self.turn_ends is not None:
+            self.turn_ends()
+        if the_reactors:
+            self._reactor.doPoll(0)
 
     def _failed(self, owner: Watched, error: Exception) -> None:
         self._log.failure("A session's socket callback failed: {owner!r}", owner=owner)

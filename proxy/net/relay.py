@@ -19,12 +19,57 @@ if TYPE_CHECKING:
     from proxy.net.connection import Connection
 
 PUMPS_A_TURN: Final = 16
+WORTH_ANOTHER: Final = 16384  # bytes in one receive, from which on more are likely to be there
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 # One for all sessions: what is in it has left it when `pump` returns.  A peer that takes nothing has it all waiting,
 # on top of the MAX_PENDING up to which this side is read: 256 KiB in all.
 _BUFFER = bytearray(196608)
 _VIEW = memoryview(_BUFFER)
+
+
+def passed(source: Connection) -> bool:
+    """The usual case in one go: a few bytes have come, nothing waits on either side, and the peer takes them.
+
+    False, with nothing done, when it is any other case.
+    """
+    peer = source.peer
+    carrier = source.carrier
+    if (
+        peer is None
+        or carrier is None
+        or source.pending is not None
+        or peer.pending is not None
+        or source.paused
+        or source.ended
+        or source.channel is not None
+        or peer.channel is not None
+        or source.pipe is not None
+        or peer.pipe is not None
+        or peer.broken
+        or carrier.looks
+    ):
+        return False
+    try:
+        count = source.sock.recv_into(_BUFFER)
+    except BlockingIOError:
+        return True
+    except OSError:
+        source.finished(True)
+        return True
+    if not count:
+        source.finished(source.broken)
+        return True
+    source.moved += count
+    carrier.active_at = monotonic()
+    peer.write(_VIEW[:count])
+    if count >= WORTH_ANOTHER or source.paused:
+        source.may_read = True
+        if not source.paused:
+            pump(source, 0)
+    else:
+        source.may_read = False
+    return True
 
 
 def pump(source: Connection, mask: int) -> None:
@@ -57,7 +102,7 @@ def pump(source: Connection, mask: int) -> None:
         if source.paused:
             source.may_read = True
             return
-        if count < 16384:
+        if count < WORTH_ANOTHER:
             # An end that came with the bytes is told with them; a later one is an event of its own.  Without a mask
             # (`soon`) an end may have been told while nothing was read, so only EAGAIN says that all is in.
             if mask and not mask & _ENDINGS:

@@ -31,7 +31,7 @@ class LineBuffer:
         self._part = bytearray()  # the unfinished line: holds no LF
         self._chunk = b""  # what is searched now, from _start on
         self._start = 0
-        self._queue: deque[bytes] = deque()  # what came while _chunk was not used up
+        self._queue: deque[bytes] | None = None  # what came while _chunk was not used up; made when it is needed
         self._held = 0
 
     def __len__(self) -> int:
@@ -44,6 +44,8 @@ class LineBuffer:
             return
         self._held += len(data)
         if self._start < len(self._chunk):
+            if self._queue is None:
+                self._queue = deque()
             self._queue.append(data)
         else:
             self._chunk = data
@@ -77,7 +79,7 @@ class LineBuffer:
     def pending(self) -> int:
         """How many bytes of an unfinished line stand at the end of what is held."""
         behind = 0
-        for chunk in reversed(self._queue):
+        for chunk in reversed(self._queue or ()):
             end = chunk.rfind(b"\n") + 1
             behind += len(chunk) - end
             if end:
@@ -107,11 +109,11 @@ class LineBuffer:
 
         For the letting go of a direction: what has not been read as lines is relayed as bytes.
         """
-        held = bytes(self._part) + self._chunk[self._start :] + b"".join(self._queue)
+        held = bytes(self._part) + self._chunk[self._start :] + b"".join(self._queue or ())
         self._part.clear()
         self._chunk = b""
         self._start = 0
-        self._queue.clear()
+        self._queue = None
         self._held = 0
         return held
 
