@@ -1,8 +1,8 @@
 """What the parent and a worker say to each other, over a socket pair that each worker is born with.
 
-Down: the settings, `drain`, `end`.  Up: `ready` or `failed`, then a snapshot of what was counted, at most
-`SNAPSHOTS_A_SECOND` times a second and only when it changed, so that what the parent shows is whole.  Frames have a
-length in front.  The settings are pickled: both ends are this program, and the descriptor has no name.
+Down: the settings, `drain`, `end`.  Up: `ready` or `failed`, then, `SNAPSHOTS_A_SECOND` times a second, a snapshot of
+what was counted, so that what the parent shows is whole, or `alive` where nothing changed.  Frames have a length in
+front.  The settings are pickled: both ends are this program, and the descriptor has no name.
 """
 
 from __future__ import annotations

@@ -110,6 +110,8 @@ class Worker:
         if snapshot != self.told:
             self.told = snapshot
             self.channel.say("snapshot", snapshot)
+        else:
+            self.channel.say("alive")
 
     def drain(self) -> None:
         """Let the sessions end, then end."""

@@ -2,7 +2,9 @@
 
 It serves no mail itself.  It keeps each port with a bound socket that does not listen, so that port 0 means the same
 port for all, and so that a port that is taken is found before any worker is started or reloaded.  A worker that dies is
-started again, at once the first time and slower when it keeps dying; what it had counted stays counted.
+started again, at once the first time and slower when it keeps dying; what it had counted stays counted.  systemd's
+watchdog sees only this process, so it watches the workers in the same way: one that says nothing for as long as
+`WatchdogSec=`, or `SILENT_AT_MOST` without it, is killed and replaced.
 
 The limits of a route are divided among the workers.  Sockets that systemd passed are shared by all; the kernel spreads
 clients evenly only over sockets of their own.
@@ -26,7 +28,7 @@ from twisted.python.failure import Failure
 from proxy.daemon import logs
 from proxy.daemon.channel import Channel, adopt
 from proxy.daemon.notify import listen_fds
-from proxy.daemon.service import Daemon
+from proxy.daemon.service import TICK, Daemon
 from proxy.daemon.serving import CannotStart
 from proxy.daemon.status import merge_retired, retired_reports
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 AGAIN_AFTER: Final = 0.1  # seconds before a worker that died is replaced; doubled each time, up to ...
 AGAIN_AT_MOST: Final = 10.0
 STEADY_AFTER: Final = 30.0  # seconds of life after which that starts anew
+SILENT_AT_MOST: Final = 30.0  # seconds without a word after which a worker is taken to hang
 
 
 def run_parent(settings: Settings, reactor: Any, *, reread: Callable[[], Settings] | None) -> int:
@@ -52,6 +55,7 @@ class Child(ProcessProtocol):
         self.pid = 0
         self.ready = False
         self.started_at = 0.0
+        self.silent = 0.0  # seconds since its last word, of those in which this process ran itself
         self.snapshot: dict[str, Any] | None = None
         self.channel = Channel(self.heard, lambda: None)
 
@@ -80,6 +84,7 @@ class Child(ProcessProtocol):
 
     def heard(self, what: str, told: Any) -> None:
         """News of the worker."""
+        self.silent = 0.0
         if what == "snapshot":
             self.snapshot = told
         elif what == "ready":
@@ -109,6 +114,7 @@ class Parent(Daemon):
         self.is_ready = False
         self.cut = 0
         self.again_after = AGAIN_AFTER
+        self.silent_at_most = max(2 * TICK, self.notifier.watchdog_seconds or SILENT_AT_MOST)
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -194,6 +200,16 @@ class Parent(Daemon):
     def _replace(self, number: int) -> None:
         if not self.stopping:
             self._start(number)
+
+    def tick(self) -> None:
+        for child in self.children:
+            # Counted in ticks, not by the clock: after a pause of the whole machine nobody is to blame.
+            child.silent += TICK
+            if child.ready and not self.stopping and child.silent > self.silent_at_most:
+                child.ready = False  # once
+                fields = {"worker": child.number, "pid": child.pid, "seconds": child.silent}
+                self.log.emit("error", "worker-hangs", fields)
+                _kill(child)
 
     def snapshots(self) -> list[dict[str, Any]]:
         """What all workers have told, the dead ones' included; the reloads are this process's own."""
