@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.net.connection import SESSION_FULL
+from proxy.net.outgoing import SESSION_FULL
 from proxy.smtp.events import (
     AskOffers,
     ClientTls,
@@ -66,6 +66,9 @@ def injected(carrier: Carrier, action: Injected) -> None:
 def found(carrier: Carrier, action: Found) -> None:
     if action.repaired and action.finding not in carrier.story.repaired:
         carrier.story.repaired = (*carrier.story.repaired, action.finding)
+    carrier.found += 1
+    if carrier.found > MAX_FOUND:
+        return
     carrier.route.observer.noticed(
         carrier.story,
         "ehlo-findings",
@@ -140,12 +143,14 @@ def ask_offers(carrier: Carrier, action: AskOffers) -> None:
 
 def server_tls(carrier: Carrier, action: ServerTls) -> None:
     assert carrier.route.secure is not None
-    carrier.securing_server = carrier.route.secure.server(carrier)
+    handshake = carrier.securing_server = carrier.route.secure.server(carrier)
+    handshake.ready(0)
 
 
 def client_tls(carrier: Carrier, action: ClientTls) -> None:
     assert carrier.route.secure is not None
-    carrier.securing_client = carrier.route.secure.client(carrier)
+    handshake = carrier.securing_client = carrier.route.secure.client(carrier)
+    handshake.ready(0)
 
 
 def end(carrier: Carrier, action: End) -> None:
@@ -153,6 +158,8 @@ def end(carrier: Carrier, action: End) -> None:
         action.outcome, action.by, action.reason, reset_client=action.reset_client, reset_server=action.reset_server
     )
 
+
+MAX_FOUND: Final = 20  # findings outside of an EHLO reply that are told of one session; a server may send them for ever
 
 DO: Final[dict[type[Any], Callable[[Carrier, Any], None]]] = {
     EhloReplied: ehlo_replied,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.net.actions import DO
 from proxy.net.client_hello import TlsRecordPeek
-from proxy.net.connection import PEER_FULL, SESSION_FULL, ClientConnection, Connection, ServerConnection
+from proxy.net.connection import ClientConnection, Connection, ServerConnection
+from proxy.net.outgoing import PEER_FULL, SESSION_FULL
 from proxy.smtp.events import (
     Action,
     ToClient,
@@ -38,7 +39,7 @@ class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "half_closed_at", "looks", "offers", "original", "over", "peek",
+        "active_at", "client", "dial", "due", "found", "half_closed_at", "looks", "offers", "original", "over", "peek",
         "recorder", "route", "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Carrier:
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
         self.active_at = now
         self.half_closed_at = 0.0
+        self.found = 0  # findings outside of an EHLO reply
         self.over = False
 
     def begin(self, original: tuple[str, int] | None, *, registered: bool = False) -> None:
@@ -73,7 +75,10 @@ class Carrier:
         else:
             route.poller.add(self.client.sock.fileno(), self.client)
         if route.secure is not None and self._implicit:
-            self.securing_client = route.secure.client(self)
+            handshake = self.securing_client = route.secure.client(self)
+            handshake.ready(0)
+            if self.over:
+                return
         self.dial = route.dialer.dial(self, (self.story.client, self.story.client_port), original, self.story)
 
     # -- what the dial tells -----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 MAX_CHAIN_NOTES = 16  # a chain is a few certificates long; OpenSSL itself stops at 100
 MAX_NAMES_TOLD = 3
 MAX_NAME_LENGTH = 64  # a name in a reason
+MAX_REMEMBERED = 8192  # octets of a certificate that is remembered once it was read; most have some 1500
 
 _CODES = SSL.X509VerificationCodes
 _NO_ISSUER = "unable to get issuer: chain incomplete or unknown CA"
@@ -116,15 +118,15 @@ def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdic
     try:
         if tls.verify == "none":
             with contextlib.suppress(Exception):  # the policy does not ask for a certificate that can be read
-                certificate = connection.get_peer_certificate(as_cryptography=True)
-                not_after = None if certificate is None else certificate.not_valid_after_utc.timestamp()
+                der = _peer_certificate(connection)
+                not_after = None if der is None else _not_after(der)
             return Verdict(True, "not verified", not_after)
-        certificate = connection.get_peer_certificate(as_cryptography=True)
-        if certificate is None:
+        der = _peer_certificate(connection)
+        if der is None:
             return Verdict(False, "no certificate", None)
-        not_after = certificate.not_valid_after_utc.timestamp()
+        not_after = _not_after(der)
         if tls.verify == "pin":
-            pin = spki_sha256(certificate)
+            pin = spki_sha256(_certificate(der))
             if pin in {_pin_value(wanted) for wanted in tls.pins}:
                 return Verdict(True, "the key is pinned", not_after)
             return Verdict(False, f"the certificate's key is not pinned: it is sha256:{pin}", not_after)
@@ -135,7 +137,7 @@ def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdic
         if not isinstance(notes, ChainNotes) or notes.failed or not (notes.leaf_seen or notes.reasons):
             return Verdict(False, "the chain was not verified", not_after)
         reasons = list(notes.reasons)
-        if problem := name_problem(certificate, wanted):
+        if problem := _name_problem(der, wanted):
             reasons.append(problem)
         if reasons:
             return Verdict(False, "; ".join(reasons), not_after)
@@ -143,6 +145,37 @@ def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdic
     except Exception as error:
         # Whatever it is, it is about a certificate that a stranger made.
         return Verdict(False, f"the certificate can't be checked ({type(error).__name__})", not_after)
+
+
+def _peer_certificate(connection: SSL.Connection) -> bytes | None:
+    certificate = connection.get_peer_certificate(as_cryptography=False)
+    return None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+# A server shows the same certificate to every session, and reading one costs as much as a third of a handshake.  What
+# is remembered is what the octets say, never a verdict: chain, expiry and policy are looked at each time.
+
+
+def _certificate(der: bytes) -> x509.Certificate:
+    return _read(der) if len(der) <= MAX_REMEMBERED else x509.load_der_x509_certificate(der)
+
+
+def _not_after(der: bytes) -> float:
+    return _certificate(der).not_valid_after_utc.timestamp()
+
+
+def _name_problem(der: bytes, wanted: str) -> str:
+    return _judged_name(der, wanted) if len(der) <= MAX_REMEMBERED else name_problem(_certificate(der), wanted)
+
+
+@lru_cache(maxsize=128)
+def _read(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
+@lru_cache(maxsize=128)
+def _judged_name(der: bytes, wanted: str) -> str:
+    return name_problem(_read(der), wanted)
 
 
 def name_problem(certificate: x509.Certificate, wanted: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
 RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
+READ_A_TURN: Final = MAX_RECORD  # bytes that the session reads: a flood of short lines costs some 10 ms
 
 
 def read(source: Connection) -> None:
@@ -29,6 +30,7 @@ def read(source: Connection) -> None:
     assert channel is not None
     assert carrier is not None
     receive = channel.recv
+    taken = 0
     for _ in range(RECORDS_A_TURN):
         try:
             data = receive(MAX_RECORD)
@@ -45,11 +47,14 @@ def read(source: Connection) -> None:
             _relay(source, data)
         else:
             source.received(carrier, data)
+            taken += len(data)
         if source.closed or source.closing:
             return
         if source.paused:
             source.may_read = True
             return
+        if taken >= READ_A_TURN:
+            break
     source.may_read = True
     source.poller.soon(source)
 

@@ -7,17 +7,20 @@ that one address never means two listeners.  With more than one worker each has 
 A client that gets no session is told why in one line, and its connection is closed gently: closed at once with its
 words unread, the kernel would send a reset, and the reset would overtake the reply.
 
-When the process has no descriptor left, one that is kept in reserve is given up for as long as it takes to accept a
-client and tell it 421; the listener then pauses for a moment, instead of spinning.
+A session takes more descriptors than the one it comes with.  So when the process has nearly used up what it may have
+(the kernel gives the lowest free number, which tells), clients get 421 and no session.  When even that is not possible,
+one that is kept in reserve is given up for as long as it takes to accept a client and tell it; and when that does not
+help either, the listener pauses for a moment, instead of spinning.
 
-Limits: `ACCEPTS_A_TURN` clients a turn; `MAX_FAREWELLS` refused clients waited for at once, beyond which they are closed
-at once.
+Limits: `ACCEPTS_A_TURN` clients a turn; `MAX_FAREWELLS` refused clients waited for at a time, beyond which they are
+closed at once.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import socket
 from collections.abc import Mapping
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
 BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
 ACCEPTS_A_TURN: Final = 64
 MAX_FAREWELLS: Final = 1024
+HEADROOM: Final = 64  # descriptors that are kept for the sessions there are; a quarter of few
 FAREWELL: Final = 5.0  # seconds that a refused client has to read its reply
 HEADER_TIMEOUT: Final = 5.0  # seconds for a PROXY header; HAProxy sends it with the connection
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
+TOO_MANY: Final = "too many connections, try again"
 
 
 def open_sockets(
@@ -97,6 +102,8 @@ class Listener:
         name = sock.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
         self.reserve = _reserve()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = limit - min(HEADROOM, limit // 4)  # a client whose descriptor is this one is told to come back
 
     def __str__(self) -> str:
         host, port = self.address
@@ -106,9 +113,17 @@ class Listener:
         """Begin to accept."""
         self.route.poller.add(self.sock.fileno(), self)
 
+    @property
+    def implicit(self) -> bool:
+        """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
+        bridge = self.route.policy.bridge
+        return bridge is not None and bridge.client == "implicit"
+
     def close(self) -> None:
-        """Accept no more.  Clients in the kernel's queue get a reset."""
+        """Accept no more.  Clients in the kernel's queue are told; systemd's socket keeps them for whoever is next."""
         if not self.closed:
+            if not self.listen.systemd:
+                self._send_away()
             self.closed = True
             self.route.deadlines.cancel(self)
             self.route.poller.remove(self.sock.fileno())
@@ -128,14 +143,19 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._no_descriptors()
+                    if self._turn_away():
+                        continue
+                    self._pause()
                     return
                 if error.errno in (errno.ENOBUFS, errno.ENOMEM):
                     self._pause()
                     return
                 continue  # ECONNABORTED and the network errors of accept(2): that client is gone
             sock.setblocking(False)
-            self.accepted(sock, name[0], name[1])
+            if sock.fileno() >= self.most:
+                self.refuse(sock, (_plain(name[0]), name[1]), "4.3.2", TOO_MANY)
+            else:
+                self.accepted(sock, name[0], name[1])
         self.route.poller.soon(self)
 
     def accepted(self, sock: socket.socket, host: str, port: int) -> None:
@@ -163,8 +183,7 @@ class Listener:
         route.refused(client, text)
         if registered:
             route.poller.remove(sock.fileno())
-        bridge = route.policy.bridge
-        if bridge is None or bridge.client != "implicit":
+        if not self.implicit:
             try:
                 sock.send(closing(status, route.settings.name, text))
                 sock.shutdown(socket.SHUT_WR)
@@ -176,41 +195,58 @@ class Listener:
                 return
         sock.close()
 
+    def _send_away(self) -> None:
+        """Tell those whom the kernel has connected already; closing would reset them."""
+        for _ in range(BACKLOG):
+            try:
+                sock, name = self.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    return
+                continue
+            sock.setblocking(False)
+            self.refuse(sock, (_plain(name[0]), name[1]), "4.3.2", "the proxy is being stopped, try again")
+
     def failed(self, error: BaseException) -> None:
         """A bug of ours, with one client; the poller has logged it.  The others are served."""
         self.route.poller.soon(self)
 
     # -- no descriptors ----------------------------------------------------------------------------------------------
 
-    def _no_descriptors(self) -> None:
-        if self.reserve >= 0:
-            os.close(self.reserve)
-            self.reserve = -1
-            try:
-                sock, name = self.sock.accept()
-            except OSError:
-                pass
-            else:
-                self.route.refused((_plain(name[0]), name[1]), "no file descriptors left")
-                try:
-                    sock.setblocking(False)
-                    sock.send(closing("4.3.2", self.route.settings.name, "too many connections, try again"))
-                    sock.shutdown(socket.SHUT_WR)
-                    sock.recv(4096)  # what it said already would turn the close into a reset
-                except OSError:
-                    pass
-                sock.close()
+    def _turn_away(self) -> bool:
+        """Accept one client with the descriptor in reserve and tell it.  False when that was not possible."""
+        if self.reserve < 0:
             self.reserve = _reserve()
-        self._pause(0.01)
+            if self.reserve < 0:
+                return False
+        os.close(self.reserve)
+        self.reserve = -1
+        try:
+            sock, name = self.sock.accept()
+        except OSError as error:
+            self.reserve = _reserve()
+            return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+        self.route.refused((_plain(name[0]), name[1]), "no file descriptors left")
+        try:
+            sock.setblocking(False)
+            if not self.implicit:
+                sock.send(closing("4.3.2", self.route.settings.name, TOO_MANY))
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(4096)  # what it said already would turn the close into a reset
+        except OSError:
+            pass
+        sock.close()
+        self.reserve = _reserve()
+        return True
 
-    def _pause(self, span: float = PAUSE) -> None:
-        self.route.deadlines.at(self.route.deadlines.now() + span, self)
+    def _pause(self) -> None:
+        self.route.deadlines.at(self.route.deadlines.now() + PAUSE, self)
 
     def deadline_passed(self, now: float) -> None:
         """Try again."""
         if not self.closed:
-            if self.reserve < 0:
-                self.reserve = _reserve()
             self.ready(0)
 
 

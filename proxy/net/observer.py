@@ -21,9 +21,9 @@ class Story:
     """
 
     __slots__ = (
-        "by", "bytes_from_client", "bytes_from_server", "client", "client_port", "destination", "destination_name", "ehlo",
-        "number", "outcome", "reason", "repaired", "route", "sni", "started_at", "tls", "tls_version",
-    )
+        "by", "bytes_from_client", "bytes_from_server", "client", "client_port", "destination", "destination_name",
+        "ehlo", "number", "outcome", "reason", "repaired", "route", "sni", "started_at", "tls", "tls_version",
+    )  # fmt: skip
 
     def __init__(self, number: int, route: str, client: str, client_port: int, started_at: float) -> None:
         self.number = number  # unique in the process; the log's `session` is made from it
@@ -33,7 +33,7 @@ class Story:
         self.started_at = started_at
         self.destination = ""  # "192.0.2.10:25" once known
         self.destination_name = ""  # as configured, when that is a name
-        self.outcome = ""  # completed, client-closed, client-reset, server-closed, server-reset, refused, unreachable, ...
+        self.outcome = ""  # completed, client-closed, server-reset, refused, unreachable, timeout, ...
         self.by = ""  # client, server, proxy
         self.reason = ""  # a few words for a person, when there is something to say
         self.ehlo = "none"  # good, repaired, observed, refused, none
@@ -63,7 +63,9 @@ class Observer(Protocol):
     def starttls_answered(self, story: Story, result: str) -> None:
         """`result`: accepted, refused, injection, failed."""
 
-    def tls_started(self, story: Story, side: str, version: str, sni: str, cipher: str, verified: str, not_after: float) -> None:
+    def tls_started(
+        self, story: Story, side: str, version: str, sni: str, cipher: str, verified: str, not_after: float
+    ) -> None:
         """TLS is up. `side`: client, server (bridge) or passthrough; `not_after`: Unix time, 0 when unknown."""
 
     def injected(self, story: Story, event: str, detail: str) -> None:

@@ -1,9 +1,9 @@
 """The addresses of this host, from /proc, without a dependency and without a privilege.
 
 A session must not be led back into the proxy, and a name from DNS must not lead into the host's own mail system; both
-need to know which addresses are our own.  IPv4 comes from the local routing table (/proc/self/net/fib_trie: every leaf
-that is `/32 host LOCAL`), IPv6 from /proc/self/net/if_inet6.  Both show the network namespace that the caller is in, and
-both stay readable under systemd's `ProcSubset=pid` and without AF_NETLINK.
+need to know which addresses are our own.  IPv4 comes from the local routing table (/proc/self/net/fib_trie: every
+leaf that is `/32 host LOCAL`), IPv6 from /proc/self/net/if_inet6.  Both show the network namespace that the caller is
+in, and both stay readable under systemd's `ProcSubset=pid` and without AF_NETLINK.
 
 What is not found here: whole networks that are routed to the host itself (`ip route add local 192.0.2.0/24 dev lo`),
 and addresses that a packet filter redirects.  Loopback is a network too (127.0.0.0/8): ask `ip_address.is_loopback`.

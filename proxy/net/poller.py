@@ -15,7 +15,8 @@ What the owner of a socket must know:
   dropped, also when the number is in use again.
 * An exception out of `ready` is a bug of ours: it is logged and ends that owner alone, through `failed`.
 
-Limits: after `EVENTS_A_TURN` events the reactor gets its turn again for timers, its listeners and signals.  The kernel keeps its ready list in turn order, so nobody starves.
+Limits: after `EVENTS_A_TURN` events the reactor gets its turn again for timers, its listeners and signals.  The
+kernel keeps its ready list in turn order, so nobody starves.
 
 Left to others: deadlines (`proxy.net.deadlines`), and closing the sockets, which belong to their owners.
 """

@@ -55,8 +55,8 @@ class RouteRuntime:
     """One route as it is configured now."""
 
     __slots__ = (
-        "allowed", "deadlines", "dialer", "max_sessions", "max_sessions_per_client", "observer", "original", "policy", "poller",
-        "recorders", "secure", "settings", "shortest", "state", "trusted", "xclient_trusted",
+        "allowed", "deadlines", "dialer", "max_sessions", "max_sessions_per_client", "observer", "original", "policy",
+        "poller", "recorders", "secure", "settings", "shortest", "state", "trusted", "xclient_trusted",
     )  # fmt: skip
 
     def __init__(

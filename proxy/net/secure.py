@@ -64,7 +64,10 @@ def _host(story: Story) -> str:
 
 
 class Handshake:
-    """One handshake; tells `then` the channel, or the reason why there is none."""
+    """One handshake; tells `then` the channel, or the reason why there is none.
+
+    Whoever made it keeps it, and then calls `ready` once: what the peer has sent by then makes no event any more.
+    """
 
     __slots__ = ("_channel", "_connection", "_deadlines", "_over", "_poller", "_then")
 
@@ -87,7 +90,6 @@ class Handshake:
         connection.holds_back = connection.pending is None
         self._poller.replace(connection.sock.fileno(), self)
         self._deadlines.at(self._deadlines.now() + route.settings.timeouts.handshake, self)
-        self._poller.soon(self)
 
     def ready(self, mask: int) -> None:
         """The socket may let the handshake go on."""
@@ -116,7 +118,10 @@ class Handshake:
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
-        self._finish(None, "internal error")
+        if self._over:
+            self._connection.failed(error)
+        else:
+            self._finish(None, "internal error")
 
     def cancel(self) -> None:
         """The session is over."""
@@ -147,5 +152,6 @@ class Handshake:
             connection.channel = channel
             connection.may_read = True
             connection.flush()
-            self._poller.soon(connection)
         self._then(channel, reason)
+        if channel is not None:
+            connection.ready(0)  # what came behind the handshake is in OpenSSL, or in the kernel without an event

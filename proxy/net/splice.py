@@ -1,8 +1,9 @@
 """The relay in the kernel: splice(2) from a socket into a pipe and from the pipe into the other socket.
 
 For directions that prove to be long: setting it up costs what some 300 kB cost to relay plainly, and pays from there
-on.  A pipe is two descriptors and up to 1 MiB of the kernel's; the unprivileged share of pipe memory is bounded for each
-user (/proc/sys/fs/pipe-user-pages-soft), so pipes are pooled, few, and a direction that gets none goes on plainly.
+on.  A pipe is two descriptors and up to 1 MiB of the kernel's, and the unprivileged share of pipe memory is bounded
+for each user
+(/proc/sys/fs/pipe-user-pages-soft), so pipes are pooled, few, and a direction that gets none goes on plainly.
 
 Bytes in a pipe count as sent by the source and not yet taken by the peer: an end of the source is passed on when the
 pipe is empty.

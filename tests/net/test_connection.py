@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy.net.connection import MAX_PENDING, ClientConnection, Connection, ServerConnection
+from proxy.net.connection import ClientConnection, Connection, ServerConnection
+from proxy.net.outgoing import MAX_PENDING
 from tests.own_reactor import OwnReactor
 
 
