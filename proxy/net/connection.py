@@ -84,7 +84,7 @@ class Connection(Outgoing):
             self.may_read = True
             return
         if self.channel is not None:
-            inside_tls.read(self)
+            inside_tls.read(self, mask)
             return
         if self.relaying:
             relay.pump(self, mask)

@@ -10,6 +10,7 @@ the other side must not take what it has for the whole.
 
 from __future__ import annotations
 
+import select
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -18,18 +19,20 @@ from proxy.net.tls_problem import TlsProblem
 if TYPE_CHECKING:
     from proxy.net.connection import Connection
 
+_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
 RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
 READ_A_TURN: Final = MAX_RECORD  # bytes that the session reads: a flood of short lines costs some 10 ms
 
 
-def read(source: Connection) -> None:
-    """Take what is there and give it to where it belongs."""
+def read(source: Connection, mask: int) -> None:
+    """Take what is there and give it to where it belongs; `mask` is the event that told of it, 0 for none."""
     channel = source.channel
     carrier = source.carrier
     assert channel is not None
     assert carrier is not None
     receive = channel.recv
+    quiet = mask and not mask & _ENDINGS  # nothing but bytes came, so without bytes there is nothing
     taken = 0
     for _ in range(RECORDS_A_TURN):
         try:
@@ -55,6 +58,9 @@ def read(source: Connection) -> None:
             return
         if taken >= READ_A_TURN:
             break
+        if quiet and len(data) < MAX_RECORD and not channel.has_more():
+            source.may_read = False
+            return
     source.may_read = True
     source.poller.soon(source)
 
