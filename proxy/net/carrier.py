@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from proxy.net.record import Recorder
     from proxy.net.route import RouteRuntime
     from proxy.net.secure import Handshake
-    from proxy.net.tls import TlsChannel
 
 HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
 
@@ -74,7 +73,7 @@ class Carrier:
             route.poller.soon(self.client)  # what stands behind the PROXY header was told already
         else:
             route.poller.add(self.client.sock.fileno(), self.client)
-        if route.secure is not None and self._implicit:
+        if route.secure is not None and self.implicit:
             handshake = self.securing_client = route.secure.client(self)
             handshake.ready(0)
             if self.over:
@@ -254,54 +253,8 @@ class Carrier:
 
     # -- TLS ---------------------------------------------------------------------------------------------------------
 
-    def server_secured(self, channel: TlsChannel | None, reason: str) -> None:
-        """The handshake with the server is over: judge it before anybody is told."""
-        self.securing_server = None
-        session = self.session
-        secure = self.route.secure
-        if session is None or secure is None:
-            return
-        accepted, not_after = False, 0.0
-        if channel is not None:
-            accepted, reason, not_after = secure.judge(channel, self.story)
-            verified = secure.tls.verify if accepted else "no"
-            self.route.observer.tls_started(
-                self.story, "server", channel.version, "", channel.cipher, verified, not_after
-            )
-        if accepted:
-            assert channel is not None
-            if self.recorder is not None:
-                self.recorder.keep_nothing()
-            bridge = self.route.policy.bridge
-            if bridge is not None and bridge.client == "none":
-                self.story.tls = "bridge"
-                self.story.tls_version = channel.version
-            self.obey(session.server_tls_ready(monotonic()))
-        else:
-            self.drop_server()
-            self.obey(session.server_tls_failed(reason, monotonic()))
-
-    def client_secured(self, channel: TlsChannel | None, reason: str) -> None:
-        """The handshake with the client is over."""
-        self.securing_client = None
-        session = self.session
-        if session is None:
-            return
-        if channel is None:
-            self.obey(session.client_tls_failed(reason, monotonic()))
-            return
-        story = self.story
-        if self.recorder is not None:
-            self.recorder.inside_tls(monotonic())
-        story.tls = "bridge"
-        story.tls_version = channel.version
-        story.sni = channel.sni
-        self.route.observer.tls_started(story, "client", channel.version, channel.sni, channel.cipher, "", 0.0)
-        if not self._implicit:
-            self.obey(session.client_tls_ready(monotonic()))
-
     @property
-    def _implicit(self) -> bool:
+    def implicit(self) -> bool:
         """Whether the client speaks TLS from its first byte."""
         bridge = self.route.policy.bridge
         return bridge is not None and bridge.client == "implicit"

@@ -6,6 +6,8 @@ write through.  What was to be sent before goes first, in clear.
 
 from __future__ import annotations
 
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.net.connection import Connection
@@ -34,14 +36,14 @@ class SecureRoute:
         """The proxy is the TLS server towards the client."""
         assert self.contexts.client_side is not None
         channel = TlsChannel.towards_client(self.contexts.client_side, carrier.client.sock)
-        return Handshake(carrier, carrier.client, channel, carrier.client_secured)
+        return Handshake(carrier, carrier.client, channel, partial(self.client_secured, carrier))
 
     def server(self, carrier: Carrier) -> Handshake:
         """The proxy is the TLS client towards the server."""
         connection = carrier.server
         assert connection is not None
         channel = self.towards_server(connection.sock, _host(carrier.story))
-        return Handshake(carrier, connection, channel, carrier.server_secured)
+        return Handshake(carrier, connection, channel, partial(self.server_secured, carrier))
 
     def towards_server(self, sock: socket.socket, host: str) -> TlsChannel:
         """A channel to a server that was meant by this name or address; `judge` it after the handshake."""
@@ -56,6 +58,51 @@ class SecureRoute:
         """The same for a session's server; why not; until when its certificate is valid, 0.0 where that is unknown."""
         verdict = judge(channel.connection, self.tls, _host(story))
         return verdict.accepted, verdict.reason, verdict.not_after or 0.0
+
+    def server_secured(self, carrier: Carrier, channel: TlsChannel | None, reason: str) -> None:
+        """The handshake with the server is over: judge it before anybody is told."""
+        carrier.securing_server = None
+        session = carrier.session
+        if session is None:
+            return
+        accepted, not_after = False, 0.0
+        if channel is not None:
+            accepted, reason, not_after = self.judge(channel, carrier.story)
+            verified = self.tls.verify if accepted else "no"
+            carrier.route.observer.tls_started(
+                carrier.story, "server", channel.version, "", channel.cipher, verified, not_after
+            )
+        if accepted:
+            assert channel is not None
+            if carrier.recorder is not None:
+                carrier.recorder.keep_nothing()
+            bridge = carrier.route.policy.bridge
+            if bridge is not None and bridge.client == "none":
+                carrier.story.tls = "bridge"
+                carrier.story.tls_version = channel.version
+            carrier.obey(session.server_tls_ready(monotonic()))
+        else:
+            carrier.drop_server()
+            carrier.obey(session.server_tls_failed(reason, monotonic()))
+
+    def client_secured(self, carrier: Carrier, channel: TlsChannel | None, reason: str) -> None:
+        """The handshake with the client is over."""
+        carrier.securing_client = None
+        session = carrier.session
+        if session is None:
+            return
+        if channel is None:
+            carrier.obey(session.client_tls_failed(reason, monotonic()))
+            return
+        story = carrier.story
+        if carrier.recorder is not None:
+            carrier.recorder.inside_tls(monotonic())
+        story.tls = "bridge"
+        story.tls_version = channel.version
+        story.sni = channel.sni
+        carrier.route.observer.tls_started(story, "client", channel.version, channel.sni, channel.cipher, "", 0.0)
+        if not carrier.implicit:
+            carrier.obey(session.client_tls_ready(monotonic()))
 
 
 def _host(story: Story) -> str:
