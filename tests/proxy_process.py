@@ -84,6 +84,7 @@ class Running:
         self.events: list[Event] = []
         self.lines: list[str] = []  # all of stderr
         self.noise: list[str] = []  # what is no event
+        self._where: Event = {}
         self._told = threading.Condition()
         self._stopped_reading = threading.Event()
         self._blocked = threading.Event()
@@ -107,6 +108,8 @@ class Running:
                     self.noise.append(line)
                 else:
                     self.events.append(event)
+                    if event["event"] in ("ready", "reload"):
+                        self._where = event
                 self._told.notify_all()
         with self._told:
             self._stopped_reading.set()
@@ -145,8 +148,7 @@ class Running:
     @property
     def listening(self) -> list[str]:
         """Addresses of the listeners, in the order of the configuration."""
-        told = [one for one in self.events if one["event"] in ("ready", "reload")]
-        return list(told[-1]["listen"])
+        return list(self._where["listen"])
 
     @property
     def ports(self) -> list[int]:
@@ -159,8 +161,7 @@ class Running:
 
     def port_of(self, name: str) -> int:
         """Of a route with one listener, when every route has one."""
-        told = [one for one in self.events if one["event"] in ("ready", "reload")][-1]
-        return self.ports[told["routes"].index(name)]
+        return self.ports[self._where["routes"].index(name)]
 
     @property
     def admin_port(self) -> int:

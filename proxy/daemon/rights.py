@@ -1,10 +1,22 @@
-"""Giving up root once the sockets are bound, for a service that is started as root without systemd."""
+"""What the process may do: as many descriptors as the host allows it, and root given up once the sockets are bound."""
 
 from __future__ import annotations
 
 import os
+import resource
 
 from proxy.daemon.serving import CannotStart
+
+
+def raise_descriptor_limit() -> None:
+    """Lift the soft limit to the hard one.  A session takes two descriptors, the usual soft limit is 1024, kept so low
+    for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            pass  # fewer sessions at a time; the listener tells those who are too many
 
 
 def drop_rights(user: str) -> None:

@@ -24,7 +24,7 @@ from proxy.daemon.internal_errors import catch_errors
 from proxy.daemon.log_writer import LineWriter
 from proxy.daemon.notify import Notifier, listen_fds
 from proxy.daemon.reports import Reports
-from proxy.daemon.rights import drop_rights
+from proxy.daemon.rights import drop_rights, raise_descriptor_limit
 from proxy.daemon.serving import CannotStart, Serving
 from proxy.daemon.status import RouteShown, StatusBoard
 
@@ -45,6 +45,7 @@ def run(settings: Settings, reactor: Any, *, reread: Reread | None = None) -> in
     """
     # Deadlines must not move with the wall clock; the reactor's own timers go by the same.
     reactor.seconds = time.monotonic
+    raise_descriptor_limit()  # workers inherit it
     if settings.service.workers != 1:
         from proxy.daemon.workers import run_parent
 

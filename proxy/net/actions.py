@@ -117,6 +117,9 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
 def finish_server(carrier: Carrier, action: FinishServer) -> None:
     if carrier.server is not None:
         carrier.server.finish(clean=carrier.client.end_was_clean)
+    carrier.half_closed_at = carrier.active_at = monotonic()
+    if carrier.client.relaying:
+        carrier.set_deadline()
 
 
 def next_destination(carrier: Carrier, action: NextDestination) -> None:

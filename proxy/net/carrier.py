@@ -262,7 +262,7 @@ class Carrier:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def set_deadline(self) -> None:
-        """For a relay: nothing for too long, either way."""
+        """For a relay, also of one direction only: nothing for too long, either way."""
         timeouts = self.route.settings.timeouts
         span = timeouts.half_closed if self.half_closed_at else timeouts.idle
         when = self.active_at + span
@@ -277,15 +277,7 @@ class Carrier:
             return
         now = monotonic()
         session = self.session
-        if session is not None:
-            if self.client.relaying and session.deadline is None:
-                idle = self.active_at + self.route.settings.timeouts.idle
-                if now >= idle:
-                    self.end("timeout", "proxy", "no byte either way in time")
-                    return
-                self.due = idle
-                self.route.deadlines.at(idle, self)
-                return
+        if session is not None and not (self.client.relaying and session.deadline is None):
             self.obey(session.time_passed(now))
             return
         timeouts = self.route.settings.timeouts

@@ -35,6 +35,9 @@ def read(source: Connection, mask: int) -> None:
     quiet = mask and not mask & _ENDINGS  # nothing but bytes came, so without bytes there is nothing
     taken = 0
     for _ in range(RECORDS_A_TURN):
+        if not quiet and channel.ended_bare():
+            source.finished(source.broken)
+            return
         try:
             data = receive(MAX_RECORD)
         except (OSError, TlsProblem):

@@ -43,6 +43,7 @@ FAREWELL: Final = 5.0  # seconds that a refused client has to read its reply
 HEADER_TIMEOUT: Final = 5.0  # seconds for a PROXY header; HAProxy sends it with the connection
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
+NOTHING_LEFT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 TOO_MANY: Final = "too many connections, try again"
 
 
@@ -143,9 +144,11 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    if self._turn_away():
+                    outcome = self._turn_away()
+                    if outcome == "told":
                         continue
-                    self._pause()
+                    if outcome == "none left":
+                        self._pause()
                     return
                 if error.errno in (errno.ENOBUFS, errno.ENOMEM):
                     self._pause()
@@ -203,7 +206,7 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if error.errno in NOTHING_LEFT:
                     return
                 continue
             sock.setblocking(False)
@@ -215,19 +218,24 @@ class Listener:
 
     # -- no descriptors ----------------------------------------------------------------------------------------------
 
-    def _turn_away(self) -> bool:
-        """Accept one client with the descriptor in reserve and tell it.  False when that was not possible."""
+    def _turn_away(self) -> str:
+        """Accept a client with the descriptor in reserve and tell it: `told`, `nobody` waits, or there is `none left`.
+
+        Linux looks for a descriptor first, so accept(2) fails also when nobody waits.
+        """
         if self.reserve < 0:
             self.reserve = _reserve()
             if self.reserve < 0:
-                return False
+                return "none left"
         os.close(self.reserve)
         self.reserve = -1
         try:
             sock, name = self.sock.accept()
         except OSError as error:
             self.reserve = _reserve()
-            return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+            if isinstance(error, BlockingIOError):
+                return "nobody"
+            return "none left" if error.errno in NOTHING_LEFT else "told"
         self.route.refused((_plain(name[0]), name[1]), "no file descriptors left")
         try:
             sock.setblocking(False)
@@ -239,7 +247,7 @@ class Listener:
             pass
         sock.close()
         self.reserve = _reserve()
-        return True
+        return "told"
 
     def _pause(self) -> None:
         self.route.deadlines.at(self.route.deadlines.now() + PAUSE, self)

@@ -88,7 +88,8 @@ class RouteRuntime:
                 settings.record.directory, settings.record.bytes, settings.record.sessions, self._complain
             )
         timeouts = settings.timeouts
-        self.shortest = min(timeouts.banner, timeouts.command)  # no deadline but the end of a silence is sooner
+        # No deadline but the end of a silence is sooner.
+        self.shortest = min(timeouts.banner, timeouts.command, timeouts.half_closed)
         if len(settings.destination) > 1 or settings.destination[0].kind != "address":
             self.shortest = min(self.shortest, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
@@ -223,6 +224,7 @@ def session_policy(settings: Route, host_name: str) -> SessionPolicy:
         unterminated_after=repair.unterminated_after,
         banner_timeout=settings.timeouts.banner,
         command_timeout=settings.timeouts.command,
+        half_closed_timeout=settings.timeouts.half_closed,
         xclient=settings.xclient,
         ehlo_name=(settings.ehlo_name or host_name).encode("ascii", "replace"),
         bridge=bridge,

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.certificates import make, root
-from tests.proxy_process import Event, Running, route, running_proxy
+from tests.proxy_process import Config, Event, Running, route, running_proxy
 from tests.scripted import Peer, Script, ScriptedServer, connect, servers
 
 
@@ -64,8 +64,8 @@ class Lab:
 
 
 @contextmanager
-def open_lab(cases: Mapping[str, Case], **tables: Any) -> Iterator[Lab]:
-    """Everything running; `tables` are other tables of the configuration."""
+def open_lab(cases: Mapping[str, Case], more: Sequence[Config] = (), **tables: Any) -> Iterator[Lab]:
+    """Everything running; `more` are routes of other servers, `tables` other tables of the configuration."""
     scripts = [script for one in cases.values() for script in (one.script, one.second) if script is not None]
     with servers(scripts) as made:
         left = iter(made)
@@ -73,7 +73,7 @@ def open_lab(cases: Mapping[str, Case], **tables: Any) -> Iterator[Lab]:
         routes = [
             route(*(server.port for server in found[name]), name=name, **dict(one.keys)) for name, one in cases.items()
         ]
-        with running_proxy({"log": {"level": "debug"}, **tables, "route": routes}) as running:
+        with running_proxy({"log": {"level": "debug"}, **tables, "route": [*routes, *more]}) as running:
             yield Lab(running, found)
 
 
