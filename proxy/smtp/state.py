@@ -236,7 +236,7 @@ def joined(out: list[Action]) -> list[Action]:
     parts: list[bytes] = []
     last: type[ToClient] | type[ToServer] | None = None
     for action in out:
-        if isinstance(action, ToClient | ToServer):
+        if isinstance(action, (ToClient, ToServer)):
             kind = type(action)
             if kind is not last:
                 if last is not None:
