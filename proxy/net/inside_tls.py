@@ -35,11 +35,8 @@ def read(source: Connection, mask: int) -> None:
     quiet = mask and not mask & _ENDINGS  # nothing but bytes came, so without bytes there is nothing
     taken = 0
     for _ in range(RECORDS_A_TURN):
-        if not quiet and channel.ended_bare():
-            source.finished(source.broken)
-            return
         try:
-            data = receive(MAX_RECORD)
+            data = b"" if not quiet and channel.ended_bare() else receive(MAX_RECORD)
         except (OSError, TlsProblem):
             source.finished(True)
             return

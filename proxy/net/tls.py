@@ -219,6 +219,22 @@ class TlsChannel:
             _empty_error_queue()  # the connection is broken: nobody is left to be told
         return True
 
+    def ended_bare(self) -> bool:
+        """Whether a FIN without close_notify is all that is left: the end, found without asking OpenSSL.
+
+        OpenSSL would answer it with an alert, and a peer that has closed (many servers do it so) answers that with a
+        reset: an ordinary end would look like a lost connection, to the log and to the other side.
+
+        Raises OSError, which the kernel tells only once: a reset is none that `recv` could still find.
+        """
+        if self._ended or self.connection.pending():
+            return False
+        try:
+            self._ended = self._sock.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        return self._ended
+
     def has_more(self) -> bool:
         """Whether the kernel holds bytes from the peer, after a `recv` that gave a whole record.
 
