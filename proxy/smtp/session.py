@@ -272,7 +272,10 @@ class Session(Bridge):
         return self.done()
 
     def drain_now(self) -> None:
-        """421: the proxy stops."""
+        """421: the proxy stops.  Nothing more is said where the server has said its last word."""
+        if self.last_code in (221, 421):
+            self.end("completed" if self.completed else "aborted", "proxy")
+            return
         self.refuse("4.3.2", "the proxy is being stopped, try again", "aborted", name_server=False)
 
     def time_passed(self, now: float) -> list[Action]:
@@ -296,6 +299,8 @@ class Session(Bridge):
             self.end("timeout", "server", "the server did not end in time")
         elif self.phase is Phase.HELLO:
             self.end("timeout", "client", "no TLS in time")  # it was told 220: no line can be said any more
+        elif self.last_code in (221, 421):
+            self.end("completed" if self.completed else "timeout", "proxy", "nobody closed the connection in time")
         else:
             self.refuse("4.4.2", "no command in time", "timeout", "client")
 

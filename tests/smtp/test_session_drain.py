@@ -51,6 +51,21 @@ def test_one_that_awaits_a_reply_is_told_behind_it() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("last", "outcome"), [(b"221 2.0.0 bye\r\n", "completed"), (b"421 4.3.2 too busy\r\n", "aborted")]
+)
+def test_nothing_is_said_behind_the_servers_last_word(last: bytes, outcome: str) -> None:
+    quitting = greeted() >> Client(b"QUIT\r\n") << ToServer(b"QUIT\r\n")
+    assert quitting >> Server(last) << ToClient(last) >> Drain() << End(outcome, "proxy")
+
+
+@pytest.mark.parametrize("last", [b"221 2.0.0 bye\r\n", b"421 4.3.2 too busy\r\n"])
+def test_nothing_but_that_word_is_said_to_one_that_awaits_it(last: bytes) -> None:
+    quitting = greeted() >> Client(b"QUIT\r\n") << ToServer(b"QUIT\r\n")
+    outcome = "completed" if last.startswith(b"221") else "aborted"
+    assert quitting >> Drain() >> Server(last) << ToClient(last) << End(outcome, "proxy")
+
+
 def test_behind_an_ehlo_reply_and_before_what_was_held_behind_it() -> None:
     assert (
         greeted()

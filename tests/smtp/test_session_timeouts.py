@@ -56,6 +56,14 @@ def test_a_command_said_before_the_banner_has_its_own_time_from_the_banner_on() 
     assert book.waits_for == 100.0
 
 
+@pytest.mark.parametrize(
+    ("last", "outcome"), [(b"221 2.0.0 bye\r\n", "completed"), (b"421 4.3.2 too busy\r\n", "timeout")]
+)
+def test_nothing_is_said_behind_the_servers_last_word(last: bytes, outcome: str) -> None:
+    book = greeted(POLICY) >> Client(b"QUIT\r\n") << ToServer(b"QUIT\r\n") >> Server(last) << ToClient(last)
+    assert book >> Wait(100) << End(outcome, "proxy", "nobody closed the connection in time")
+
+
 def test_the_client_has_its_time_from_the_last_reply_to_a_whole_command() -> None:
     notice, end = late("no command in time", "client")
     book = greeted(POLICY)
