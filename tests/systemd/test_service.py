@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 
@@ -125,6 +126,18 @@ def test_stopping_lets_a_message_end_tells_who_waits_and_is_well(running: Machin
     assert "cut=0" in stopped
 
 
+def test_a_drain_gets_the_time_that_it_may_take_from_a_unit_that_gives_less(machine: Machine) -> None:
+    machine.write(CONFIGURATION, CONFIG)
+    machine.drop_in(UNIT, TimeoutStopSec="2s")
+    machine.start(UNIT)
+    inside = InMessage(machine, pem=pem(machine))
+    stopping = machine.command(f"systemctl stop {UNIT}")
+    time.sleep(5)
+    assert inside.finish() == (250, 221)
+    assert stopping.communicate(timeout=20)[0] == ""
+    assert (machine.show(UNIT, "Result"), machine.show(UNIT, "ExecMainStatus")) == ("success", "0")
+
+
 def test_the_watchdog_starts_anew_what_stands_still(machine: Machine) -> None:
     machine.write(CONFIGURATION, CONFIG)
     machine.drop_in(UNIT, WatchdogSec="3s")
@@ -219,10 +232,11 @@ def test_the_journal_has_each_event_once_with_its_level(running: Machine) -> Non
 
 
 def test_workers_belong_to_the_service_and_end_with_it(machine: Machine) -> None:
-    machine.write(CONFIGURATION, "[service]\nworkers = 3\n" + CONFIG)
+    machine.write(CONFIGURATION, '[service]\nworkers = "auto"\n' + CONFIG)
     machine.start(UNIT)
     group = machine.show(UNIT, "ControlGroup")
-    assert len(machine.run(f"cat /sys/fs/cgroup{group}/cgroup.procs").split()) == 4
+    processes = machine.run(f"cat /sys/fs/cgroup{group}/cgroup.procs").split()
+    assert len(processes) == 1 + len(os.sched_getaffinity(0))
     with Senders(machine, 50) as senders:
         time.sleep(1)
         machine.run(f"systemctl reload {UNIT}")
