@@ -20,19 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.loopback import free_port
+
 START_SECONDS = 15.0
-_PORTS = iter(range(21025, 28000))
-
-
-def free_port() -> int:
-    """A loopback port that nobody has, below the range from which the kernel takes ports for clients."""
-    for port in _PORTS:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise OSError("no free port")
 
 
 def allow_many_files() -> None:

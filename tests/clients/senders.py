@@ -28,7 +28,7 @@ from tests.loopback import TOP
 
 SENDER = "anna@sender.example"
 HELO = "sender.example"
-LIMIT = 9.0  # seconds for one message; a sender that hangs has failed
+LIMIT = 18.0  # seconds for one message; a sender that hangs has failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Swaks(Program):
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["--server", "127.0.0.1", "--port", str(port), "--helo", HELO, "--from", SENDER, "--to", recipient]
         tls = ["--tls", "--tls-verify", "--tls-ca-path", str(ca), "--tls-sni", NAME]
-        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", "7", "--data", "-"]
+        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", "15", "--data", "-"]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         # Without its fix-up swaks sends what it is given: the dots doubled and the end are ours then.
@@ -111,14 +111,14 @@ class Curl(Program):
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["--resolve", f"{NAME}:{port}:127.0.0.1", f"smtp://{NAME}:{port}/{HELO}"]
         mail = ["--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", "-"]
-        return ["--silent", "--show-error", "--ssl-reqd", "--cacert", str(ca), "--max-time", "7", *where, *mail]
+        return ["--silent", "--show-error", "--ssl-reqd", "--cacert", str(ca), "--max-time", "15", *where, *mail]
 
 
 class Msmtp(Program):
     name = program = "msmtp"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        where = ["--host=127.0.0.1", f"--port={port}", f"--domain={HELO}", f"--from={SENDER}", "--timeout=7"]
+        where = ["--host=127.0.0.1", f"--port={port}", f"--domain={HELO}", f"--from={SENDER}", "--timeout=15"]
         tls = ["--tls=on", "--tls-starttls=on", f"--tls-trust-file={ca}", f"--tls-host-override={NAME}"]
         return ["--file=/dev/null", *where, *tls, "--set-date-header=off", "--", recipient]
 
@@ -211,7 +211,7 @@ class PerlNetSmtp(Program):
     program = "perl"
     SCRIPT = """
         use Net::SMTP; my ($port, $ca, $name, $helo, $from, $to) = @ARGV; my $message = do { local $/; <STDIN> };
-        my $smtp = Net::SMTP->new("127.0.0.1", Port => $port, Hello => $helo, Timeout => 7) or die "no session: $@";
+        my $smtp = Net::SMTP->new("127.0.0.1", Port => $port, Hello => $helo, Timeout => 15) or die "no session: $@";
         defined $smtp->supports("STARTTLS") or die "STARTTLS is not offered";
         $smtp->starttls(SSL_ca_file => $ca, SSL_verifycn_name => $name, SSL_hostname => $name) or die $smtp->message;
         $smtp->mail($from) && $smtp->to($to) && $smtp->data or die $smtp->message;

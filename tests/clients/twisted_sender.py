@@ -18,7 +18,7 @@ def main(port: str, ca: str, sender: str, recipient: str) -> int:
     sent: defer.Deferred[object] = defer.Deferred()
     trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(Path(ca).read_bytes())])
     factory = ESMTPSenderFactory(
-        None, None, sender, recipient, io.BytesIO(sys.stdin.buffer.read()), sent, retries=0, timeout=7,
+        None, None, sender, recipient, io.BytesIO(sys.stdin.buffer.read()), sent, retries=0, timeout=14,
         contextFactory=ssl.optionsForClientTLS(NAME, trust), requireAuthentication=False, requireTransportSecurity=True,
         hostname=NAME,
     )  # fmt: skip
@@ -29,7 +29,7 @@ def main(port: str, ca: str, sender: str, recipient: str) -> int:
     sent.addErrback(failed)
     sent.addCallback(lambda _: reactor.stop())
     reactor.callWhenRunning(reactor.connectTCP, "127.0.0.1", int(port), factory)
-    reactor.callLater(8, reactor.stop)
+    reactor.callLater(15, reactor.stop)
     reactor.run()
     sys.stderr.write("".join(failures) or ("" if sent.called else "hung"))
     return 1 if failures or not sent.called else 0
