@@ -10,7 +10,7 @@ of being wrong stands in `findings.py`, once: its id, its clause, who breaks on 
 
 **The session.**  `session.py` has one `Session` a client: what an edge calls (`client_data`, `server_data`,
 `server_ended`, `time_passed` ...), each with the time; each returns a list of the actions of `events.py`, to be carried
-out in order.  It is one object in five parts, each built on the one before, so that each rule stands in one place:
+out in order.  It is one object in six parts, each built on the one before, so that each rule stands in one place:
 
     state.py     what is known and held; the deadline; the output of a call
     waiting.py   an EHLO reply: when it is over, what is late
