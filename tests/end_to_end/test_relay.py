@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from proxy.net.splice import MAX_PIPES
 from tests.end_to_end.lab import Lab, case, open_lab
 from tests.loopback import wait_until
 from tests.proxy_process import Running, proxy
@@ -73,9 +74,18 @@ class HandsOver:
         return self.peers.get(timeout=LIMIT)
 
 
+def takes_and_resets(peer: Peer) -> None:
+    assert peer.line() == b"DATA\r\n"
+    peer.send(b"354 go on\r\n")
+    peer.until(b"\r\n.\r\n")
+    peer.send(b"250 2.0.0 taken\r\n")
+    peer.reset()
+
+
 HANDED = HandsOver()
 ABORT = 0.6
 CASES = {
+    "resets": case(then(takes_and_resets)),
     "handed": case(HANDED, timeouts={"abort": ABORT}),
     "idle": case(HANDED, timeouts={"idle": 0.5, "abort": ABORT}),
     "half-closed": case(HANDED, timeouts={"half_closed": 0.5, "abort": ABORT}),
@@ -149,9 +159,11 @@ def test_64_mib_both_ways_are_exact_when_no_pipe_is_left(lab: Lab, pair: tuple[P
         for _ in range(16):
             client = stack.enter_context(let_go(lab.connect("handed")))
             others.append((client, stack.enter_context(HANDED.get())))
-        for other in others:
-            both_ways(*other, 1)
-        full = pipes_of(lab.running.pid)
+        for _ in range(10):  # a direction takes a pipe when it is long, and nothing waits just then
+            for other in others:
+                both_ways(*other, 1)
+            if (full := pipes_of(lab.running.pid)) >= 2 * MAX_PIPES:
+                break
         both_ways(*pair, 64)
         assert pipes_of(lab.running.pid) == full
     wait_until(lambda: pipes_of(lab.running.pid) <= full - 40, 5, "the pipes are given back")
@@ -286,9 +298,7 @@ def test_stuck_receivers_cost_at_most_256_kib_a_direction() -> None:
         assert min(sent) < 64 * MIB
         grown = running.memory - base
         assert grown < sessions * 2 * 256 * KIB, grown
-        busy = running.processor_seconds
-        time.sleep(0.5)
-        assert running.processor_seconds - busy < 0.1  # nothing spins
+        running.comes_to_rest()
         handed.over.set()
 
 
@@ -366,20 +376,13 @@ def test_half_closed_client_that_is_reset_while_it_is_sent_to_ends_the_session(
 
 
 def test_250_that_is_followed_by_a_reset_is_delivered_a_hundred_times_of_a_hundred(lab: Lab) -> None:
-    def once() -> str:
-        with let_go(lab.connect("handed")) as client, HANDED.get() as server:
-            client.send(b"DATA\r\n")
-            assert server.line() == b"DATA\r\n"
-            server.send(b"354 go on\r\n")
-            assert client.reply() == b"354 go on\r\n"
+    def once() -> tuple[bytes, str]:
+        with let_go(lab.connect("resets")) as client:
+            assert client.say(b"DATA") == b"354 go on\r\n"
             client.send(b"hello\r\n.\r\n")
-            server.until(b"\r\n.\r\n")
-            server.send(b"250 2.0.0 taken\r\n")
-            server.reset()
-            assert client.rest(5) == b"250 2.0.0 taken\r\n"
-            return client.ended
+            return client.rest(5), client.ended
 
-    assert [once() for _ in range(100)] == ["reset"] * 100
+    assert together([once] * 100, 4) == [(b"250 2.0.0 taken\r\n", "reset")] * 100
 
 
 def test_250_is_delivered_too_when_the_client_was_still_sending(lab: Lab) -> None:
