@@ -168,6 +168,9 @@ class Serving:
                     "reason": "whoever reads this file can read the sessions",
                 },
             )
+        if route.tls.verify == "none" and route.tls.server != "none":
+            reason = "the sessions with the server are encrypted, but to whoever answers: it is not authenticated"
+            self.observer.noticed(None, "tls-unverified", "warning", {"route": route.name, "reason": reason})
         return SecureRoute(route.tls, contexts)
 
     def _remove(self, route: RouteRuntime, drain_timeout: float) -> None:

@@ -226,8 +226,8 @@ class Scene:
         """A client of this route."""
         return connect(self.port)
 
-    def wait_for(self, event: str, count: int = 1, **fields: Any) -> dict[str, Any]:
-        return self.running.wait_for(event, count=count, route=self.name, **fields)
+    def wait_for(self, event: str, count: int = 1, seconds: float = 10.0, **fields: Any) -> dict[str, Any]:
+        return self.running.wait_for(event, seconds, count=count, route=self.name, **fields)
 
     def of(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         return self.running.of(event, route=self.name, **fields)

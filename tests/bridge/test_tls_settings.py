@@ -161,6 +161,17 @@ def test_no_session_is_resumed(keys: Keys, good: Scene) -> None:
             session = sock.session
 
 
+def test_a_route_that_authenticates_nobody_says_so(keys: Keys, stage: Stage) -> None:
+    for verify, told in (("none", 1), ("hostname", 0)):
+        server = Server(keys.server(make("self-signed" if told else "good")))
+        with stage.scene(server, {"verify": verify}) as scene, starttls(scene.port, keys.client()) as client:
+            assert client.say(b"EHLO a")[:3] == b"250"
+            assert scene.of("tls", side="server", verified=verify)
+            notices = scene.of("tls-unverified")
+            assert len(notices) == told
+            assert all(one["level"] == "warning" for one in notices)
+
+
 # -- client certificates -----------------------------------------------------------------------------------------------
 
 
