@@ -203,9 +203,12 @@ class Answers(EhloReplies):
     # -- lines that nobody asked for ---------------------------------------------------------------------------------
 
     def _unasked(self, line: bytes) -> None:
-        if self.late_possible and self.is_late(line, None):
+        if self.late_possible:
+            if self.is_late(line, None):
+                return
+            self.late_possible = False
+        elif self._offers_to_stranger(line):
             return
-        self.late_possible = False
         code = code_of(line)
         if code:
             self.last_code = code

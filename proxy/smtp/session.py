@@ -100,6 +100,8 @@ class Session(Bridge):
             pass
         elif phase is Phase.OPENING and self.may_go_on_to_next:
             self.next_destination("closed before its banner")
+        elif phase is Phase.SECURING and not self.securing_client:
+            return self.server_tls_failed("the server ended the connection", now)
         elif self.server_unread or phase is Phase.HELLO:
             outcome = "server-reset" if reset else "server-closed"
             self.end("completed" if self.completed else outcome, "server", reset_client=reset)

@@ -156,3 +156,8 @@ def test_a_client_that_ends_while_the_servers_handshake_is_under_way_is_told_by_
     book = securing(bridge())
     assert book >> ClientEnds() >> ServerTlsReady() << ToClient(READY) << ClientTls()
     assert book >> ClientTlsFailed() << End("tls-failed", "client", "no shared cipher")
+
+
+def test_a_server_that_ends_in_place_of_its_handshake_has_failed_it() -> None:
+    cause = "the server ended the connection"
+    assert securing(bridge()) >> ServerEnds() << no_tls(cause) << DropServer()

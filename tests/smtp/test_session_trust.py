@@ -91,6 +91,13 @@ def test_an_offer_in_a_line_that_comes_late_is_seen_too() -> None:
         assert book >> Server(b"250-XCLIENT ADDR\r\n") << XclientOffered() << Stranger421() << REFUSED
 
 
+def test_an_offer_behind_a_reply_that_was_no_answer_to_ehlo_is_seen_too() -> None:
+    twice = b"220 mail.example.com ESMTP\r\n"
+    book = stranger()
+    assert book >> Client(EHLO) << ToServer(EHLO) >> Server(twice) << ToClient(twice)
+    assert book >> Server(OFFERING) << ToClient(OFFERING[:22]) << XclientOffered() << Stranger421() << REFUSED
+
+
 @MODES
 def test_an_offer_far_behind_in_a_reply_that_is_too_long_is_seen_too(mode: str) -> None:
     head = b"250-mail.example.com\r\n" * 101
