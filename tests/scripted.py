@@ -199,14 +199,14 @@ Script = Callable[[Peer], None]
 class ScriptedServer:
     """Runs `script` with each connection.  `script` may be replaced between connections."""
 
-    def __init__(self, script: Script, *, host: str = "127.0.0.1", receive_buffer: int = 0) -> None:
+    def __init__(self, script: Script, *, host: str = "127.0.0.1", port: int = 0, receive_buffer: int = 0) -> None:
         self.script = script
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.listener = socket.socket(family, socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if receive_buffer:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.listener.bind((host, 0))
+        self.listener.bind((host, port))
         self.listener.listen(4096)
         self.port: int = self.listener.getsockname()[1]
         self.connections = 0
