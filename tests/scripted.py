@@ -189,7 +189,11 @@ def connect(port: int, *, host: str = "127.0.0.1", source: str = "", receive_buf
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     if source:
         sock.bind((source, 0))
-    sock.connect((host, port))
+    try:
+        sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
     return Peer(sock)
 
 

@@ -48,6 +48,7 @@ class Worker:
         self.serving: Serving | None = None
         self.settings: Settings | None = None
         self.stopping = False
+        self.is_over = False
         self.told: dict[str, Any] = {}
 
     def take_signals(self) -> None:
@@ -65,7 +66,7 @@ class Worker:
         elif what == "drain":
             self.drain()
         elif what == "end":
-            self._stopped(0)
+            self._stopped(self.serving.sessions if self.serving is not None else 0)
 
     def parent_lost(self) -> None:
         """Nobody is left to restart what is restarted: let the sessions end, then go."""
@@ -124,6 +125,9 @@ class Worker:
             self.serving.drain(self.settings.service.drain_timeout, self._stopped)
 
     def _stopped(self, cut: int) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
         if self.serving is not None:
             self.serving.stop()
             self.serving = None
