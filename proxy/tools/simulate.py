@@ -26,6 +26,7 @@ from proxy.tools.simulated_server import ServerSideTls, SimulatedServer
 
 NO_FINDING = "none"  # --finding none: a server without fault
 MAX_REPLY_FILE = 1024 * 1024  # bytes
+BACKLOG = 1024  # with Twisted's 50 a burst leaves clients that wait for a banner from a connection that is none
 DEFAULT_LISTEN = Endpoint("127.0.0.1", 2525)
 
 
@@ -150,7 +151,7 @@ def run(options: SimulateOptions, reactor: Any, out: TextIO, err: TextIO) -> int
     show = Shown(options, out, err)
     server = SimulatedServer(reactor, replies, tls, on_mail=show.mail)
     try:
-        port = reactor.listenTCP(options.listen.port, server, interface=options.listen.host)
+        port = reactor.listenTCP(options.listen.port, server, interface=options.listen.host, backlog=BACKLOG)
     except CannotListenError as error:
         print(f"ehlo-proxy simulate: {error}", file=err)
         return 1
