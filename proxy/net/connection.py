@@ -49,7 +49,8 @@ class Connection(Outgoing):
                 self.flush()
             if self.peer is not None and self.peer.pipe is not None:
                 self.peer.read(0)
-        if (mask & _READABLE or not mask) and not self.closed:
+        # (Inside TLS reading may have waited for room to write: an answer to a KeyUpdate, RFC 8446 4.6.3.)
+        if (mask & _READABLE or not mask or self.channel is not None) and not self.closed:
             if self.ended:
                 if self.broken or mask & select.EPOLLERR:
                     self._gone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import ssl
 import threading
@@ -135,6 +136,38 @@ def test_a_client_that_stalls_in_its_handshake_is_ended_in_time(keys: Keys, stag
             end = scene.wait_for("session-end")
             assert (end["outcome"], end["by"]) == ("tls-failed", "client")
             assert "handshake in time" in end["reason"]
+
+
+@pytest.mark.parametrize("how", ["close_notify", "reset"])
+def test_a_server_that_is_lost_while_the_client_shakes_hands_is_told_inside_the_clients_tls(
+    how: str, keys: Keys, stage: Stage
+) -> None:
+    """The 220 has left, so a line in clear would be worth nothing."""
+
+    def lost(peer: Peer) -> None:
+        peer.send(BANNER)
+        peer.line()
+        peer.send(b"250-mail.example\r\n250 STARTTLS\r\n")
+        peer.line()
+        peer.send(b"220 go ahead\r\n")
+        secure(peer, keys.server(make("good")), server=True)
+        time.sleep(0.05)
+        if how == "reset":
+            peer.reset()
+        else:
+            assert isinstance(peer.sock, ssl.SSLSocket)
+            peer.sock.settimeout(0.1)
+            with contextlib.suppress(OSError):
+                peer.sock.unwrap()
+
+    with stage.scene(lost) as scene:
+        client, _ = hello(scene.port)
+        with client:
+            assert client.say(b"STARTTLS")[:4] == b"220 "
+            time.sleep(0.15)
+            secure(client, keys.client())
+            assert client.reply()[:9] == b"421 4.4.2"
+            assert ending(client) in ("close_notify", "fin")
 
 
 def test_a_client_of_an_implicit_route_that_speaks_in_clear_gets_nothing_of_the_server(

@@ -150,6 +150,32 @@ def test_renegotiation_is_off_towards_the_client(keys: Keys, good: Scene) -> Non
     assert b"no renegotiation" in out
 
 
+def test_a_key_update_changes_nothing_for_the_dialogue(keys: Keys, good: Scene) -> None:
+    """`K` in openssl's s_client sends one and asks for ours (RFC 8446 4.6.3)."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{good.port}", "-starttls", "smtp", "-tls1_3", "-crlf"]
+    with subprocess.Popen(
+        [*command, "-CAfile", keys.ca], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            out = b""
+            for typed, awaited in (
+                (b"", b"---\n250"),
+                (b"EHLO a\n", b"8BITMIME"),
+                (b"K\n", b"KEYUPDATE"),
+                (b"NOOP\n", b"well"),
+            ):
+                process.stdin.write(typed)
+                process.stdin.flush()
+                while awaited not in out:
+                    out += process.stdout.readline()
+        finally:
+            process.kill()
+
+
 def test_no_session_is_resumed(keys: Keys, good: Scene) -> None:
     context = keys.client("TLSv1.2")
     session = None
@@ -166,7 +192,7 @@ def test_a_route_that_authenticates_nobody_says_so(keys: Keys, stage: Stage) -> 
         server = Server(keys.server(make("self-signed" if told else "good")))
         with stage.scene(server, {"verify": verify}) as scene, starttls(scene.port, keys.client()) as client:
             assert client.say(b"EHLO a")[:3] == b"250"
-            assert scene.of("tls", side="server", verified=verify)
+            scene.wait_for("tls", side="server", verified=verify)
             notices = scene.of("tls-unverified")
             assert len(notices) == told
             assert all(one["level"] == "warning" for one in notices)
