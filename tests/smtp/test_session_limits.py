@@ -141,7 +141,7 @@ def test_an_endless_answer_to_mail_lets_go() -> None:
 @pytest.mark.parametrize("begin", [connected, greeted, lambda: asked(b"NOOP\r\n"), lambda: asked(EHLO)])
 @pytest.mark.parametrize("line", [b"250-x\r\n", b"451-x\r\n", b"x\r\n", b"\r\n", b"250-" + b"x" * 10000 + b"\r\n"])
 def test_endless_lines_are_never_collected(begin: Callable[[], Playbook], line: bytes) -> None:
-    played(begin(), segments(line * (MIB // 4 // len(line)), 65536, Server))
+    played(begin(), segments(line * (MIB // 16 // len(line)), 65536, Server))
 
 
 @pytest.mark.parametrize("policy", [SessionPolicy(bridge=BridgePolicy("none", "starttls"))])
@@ -149,7 +149,7 @@ def test_endless_lines_are_never_collected(begin: Callable[[], Playbook], line: 
 def test_nor_are_those_that_the_client_does_not_see(policy: SessionPolicy, line: bytes) -> None:
     book = Playbook(policy)
     assert book >> Connected()
-    played(book, segments(line * (MIB // 4 // len(line)), 65536, Server))
+    played(book, segments(line * (MIB // 16 // len(line)), 65536, Server))
 
 
 def test_what_a_client_says_before_there_is_a_server_is_read_up_to_a_limit() -> None:
@@ -212,7 +212,7 @@ def cost(book: Playbook, events: list[Event]) -> float:
     ids=range(12),
 )
 def test_the_cost_is_linear_in_the_bytes(begin: Callable[[], Playbook], make: Callable[[int], list[Event]]) -> None:
-    small, large = 5_000, 40_000
+    small, large = 4_000, 32_000
     once = min(cost(begin(), make(small)) for _ in range(3))
     often = min(cost(begin(), make(large)) for _ in range(2))
     assert often < 8 * max(once, 0.005) * 3, f"{once:.4f} s for {small} bytes, {often:.4f} s for {large}"

@@ -226,7 +226,7 @@ POLICIES = st.builds(
 MEMORIES = st.builds(DestinationMemory, ends_early=st.booleans(), goes_on=st.booleans())
 
 
-@settings(UNHURRIED, max_examples=400)
+@settings(UNHURRIED, max_examples=250)
 @given(st.lists(EVENTS, max_size=25), POLICIES, MEMORIES, st.booleans())
 def test_nothing_that_happens_is_an_exception_or_breaks_a_bound(
     events: list[Event], policy: SessionPolicy, memory: DestinationMemory, trusted: bool
@@ -236,7 +236,7 @@ def test_nothing_that_happens_is_an_exception_or_breaks_a_bound(
         play.happens(event)
 
 
-@settings(UNHURRIED, max_examples=300)
+@settings(UNHURRIED, max_examples=150)
 @given(st.lists(EVENTS, max_size=25), POLICIES, st.booleans())
 def test_where_tls_is_required_no_mail_reaches_the_server_in_clear(
     events: list[Event], policy: SessionPolicy, trusted: bool
@@ -269,7 +269,7 @@ PEERS: st.SearchStrategy[Event] = st.one_of(
 )
 
 
-@settings(UNHURRIED, max_examples=300)
+@settings(UNHURRIED, max_examples=150)
 @given(st.lists(PEERS, max_size=25), CLEAR)
 def test_the_server_hears_what_the_client_said_and_nothing_else(events: list[Event], policy: SessionPolicy) -> None:
     play = player(policy)
@@ -283,7 +283,7 @@ def test_the_server_hears_what_the_client_said_and_nothing_else(events: list[Eve
         assert said[len(heard) :] == play.session.client_lines.take_pending()
 
 
-@settings(UNHURRIED, max_examples=300)
+@settings(UNHURRIED, max_examples=150)
 @given(st.lists(PEERS, max_size=25), st.sampled_from(["observe", "off"]))
 def test_where_nothing_is_changed_the_client_hears_what_the_server_said_and_a_last_word_at_most(
     events: list[Event], mode: str
@@ -307,7 +307,7 @@ def test_where_nothing_is_changed_the_client_hears_what_the_server_said_and_a_la
         assert said[len(heard) :] == b"".join(session.held) + session.server_lines.take_pending()
 
 
-@settings(UNHURRIED, max_examples=300)
+@settings(UNHURRIED, max_examples=150)
 @given(st.lists(PEERS, max_size=12), CUTS)
 def test_the_actions_do_not_depend_on_how_either_stream_is_cut(events: list[Event], cuts: list[int]) -> None:
     """Of anything, where no EHLO reply is made of what stands there in one turn (mode `off`); of all that is whole, the
