@@ -4,8 +4,9 @@ A client that never says EHLO (HELO, or an unknown command at once) would otherw
 whether its next words could be an XCLIENT that the server takes from the proxy's address.  Banner, EHLO, QUIT; the
 answer is remembered with the destination for some minutes, so this is rare.
 
-No answer within `ASK_TIMEOUT` is no answer: the session that waits is ended, since letting it go on a guess could lend
-the server's trust to a stranger.
+No answer within `ASK_TIMEOUT` is no answer, and neither is a refusal, unless EHLO is not known there at all: the
+session that waits is ended, since letting it go on a guess could lend the server's trust to a stranger.  A reply is
+over when nothing has come behind a final line for a moment: servers were seen that make every line a final one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from proxy.net import proxy_header, transparent
 from proxy.net.tls_problem import TlsProblem
 from proxy.smtp.lines import LineBuffer
 from proxy.smtp.repair import EhloContext, RepairPolicy, repair_reply
-from proxy.smtp.replies import ends_reply
+from proxy.smtp.replies import code_of, ends_reply
+from proxy.smtp.state import EHLO_WAIT
 
 if TYPE_CHECKING:
     from proxy.net.carrier import Carrier
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 ASK_TIMEOUT: Final = 10.0  # seconds
 MAX_ANSWER: Final = 65536  # bytes
 
+NO_EHLO: Final = (500, 502)  # a server that knows no EHLO knows no extension (RFC 5321 4.1.1.1, 4.2.4)
+
 _OBSERVE: Final = RepairPolicy(mode="observe")
 
 
@@ -36,8 +40,8 @@ class OffersQuestion:
     """One question under way, for all the sessions that wait for it."""
 
     __slots__ = (
-        "_asking", "_banner_over", "_channel", "_header", "_key", "_lines", "_raw", "_route", "_secured", "_server",
-        "_sock", "_taken",
+        "_asking", "_banner_over", "_channel", "_ends_at", "_header", "_key", "_lines", "_over", "_reply", "_route",
+        "_secured", "_server", "_sock", "_taken",
     )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, server: Server, key: str) -> None:
@@ -46,7 +50,9 @@ class OffersQuestion:
         self._key = key
         self._asking: dict[Carrier, None] = {}
         self._lines = LineBuffer(MAX_ANSWER)
-        self._raw = b""
+        self._reply: list[bytes] = []  # the lines so far of the one that is awaited
+        self._ends_at = 0.0
+        self._over = False
         self._taken = 0
         self._banner_over = False
         self._sock: socket.socket | None = None
@@ -66,10 +72,12 @@ class OffersQuestion:
     def begin(self) -> None:
         """Connect.  Nothing is answered from within."""
         route = self._route
+        now = route.deadlines.now()
+        self._ends_at = now + ASK_TIMEOUT
+        route.deadlines.at(self._ends_at, self)
         family = socket.AF_INET6 if ":" in self._server.address else socket.AF_INET
-        sock = self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        route.deadlines.at(route.deadlines.now() + ASK_TIMEOUT, self)
         try:
+            sock = self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             source = route.settings.source
             if source and source != "client" and (":" in source) == (family == socket.AF_INET6):
                 transparent.bind_source(sock, source, False)
@@ -78,7 +86,7 @@ class OffersQuestion:
                 self._channel = route.secure.towards_server(sock, self._server.name)
             route.poller.add(sock.fileno(), self)
         except OSError:
-            pass  # the deadline answers
+            route.deadlines.at(now, self)  # it answers, as for one that is late
 
     def ready(self, mask: int) -> None:
         """Read what is there."""
@@ -96,13 +104,14 @@ class OffersQuestion:
                 if data is None:
                     return
                 self._taken += len(data)
-                if not data or self._taken > MAX_ANSWER:
+                if not data:
+                    self._judge()
+                    return
+                if self._taken > MAX_ANSWER:
                     self._answer(None)
                     return
                 self._lines.feed(data)
                 self._read()
-                if self._sock is None:
-                    return
         except BlockingIOError:
             return
         except (OSError, TlsProblem):
@@ -128,39 +137,51 @@ class OffersQuestion:
             self._sock.send(line)
 
     def _read(self) -> None:
+        """Take the whole lines; a reply is judged when nothing has come behind its last line for a moment."""
+        reply = self._reply
         while (line := self._lines.next()) is not None:
-            self._raw += line
-            if not ends_reply(line):
-                continue
-            raw, self._raw = self._raw, b""
-            if not self._banner_over:
+            reply.append(line)
+            if not self._banner_over and ends_reply(line):
                 self._banner_over = True
+                reply.clear()
                 self._say(b"EHLO " + self._route.policy.ehlo_name + b"\r\n")
-            else:
-                result = repair_reply(raw, _OBSERVE, EhloContext(client_trusted=False))
-                try:
-                    self._say(b"QUIT\r\n")
-                except (OSError, TlsProblem):
-                    pass
-                self._answer(result.offers_xclient)
-                return
+        deadlines = self._route.deadlines
+        over = reply and ends_reply(reply[-1]) and not self._lines.pending
+        deadlines.at(min(deadlines.now() + EHLO_WAIT, self._ends_at) if over else self._ends_at, self)
 
     def deadline_passed(self, now: float) -> None:
-        """No answer in time."""
-        self._answer(None)
+        """The reply is over, or there was none in time."""
+        self._judge()
+
+    def _judge(self) -> None:
+        reply = self._reply
+        if not (reply and self._banner_over and ends_reply(reply[-1])):
+            self._answer(None)
+            return
+        result = repair_reply(b"".join(reply), _OBSERVE, EhloContext(client_trusted=False))
+        try:
+            self._say(b"QUIT\r\n")
+        except (OSError, TlsProblem):
+            pass
+        if not result.refused:
+            self._answer(result.offers_xclient)
+        else:
+            self._answer(False if code_of(reply[0]) in NO_EHLO else None)
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
         self._answer(None)
 
     def _answer(self, offered: bool | None) -> None:
-        route = self._route
-        sock, self._sock = self._sock, None
-        if sock is None:
+        if self._over:
             return
+        self._over = True
+        route = self._route
         route.deadlines.cancel(self)
-        route.poller.remove(sock.fileno())
-        sock.close()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            route.poller.remove(sock.fileno())
+            sock.close()
         route.state.questions.pop(self._key, None)
         asking, self._asking = self._asking, {}
         for carrier in asking:
