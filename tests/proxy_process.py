@@ -20,6 +20,7 @@ import http.client
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,7 @@ class Running:
         self._told = threading.Condition()
         self._stopped_reading = threading.Event()
         self._blocked = threading.Event()
+        self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -96,24 +98,43 @@ class Running:
     def _read(self) -> None:
         stderr = self.process.stderr
         assert stderr is not None
-        for raw in stderr:
-            while self._blocked.is_set():
+        fd = stderr.fileno()
+        rest = b""
+        while not self._closed.is_set():
+            if self._blocked.is_set():
                 time.sleep(0.01)
-            line = raw.decode("utf-8", "replace").rstrip("\n")
+                continue
+            if not select.select([fd], [], [], 0.1)[0]:
+                continue
+            data = os.read(fd, 65536)
+            *lines, rest = (rest + data).split(b"\n")
             with self._told:
-                self.lines.append(line)
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    self.noise.append(line)
-                else:
-                    self.events.append(event)
-                    if event["event"] in ("ready", "reload"):
-                        self._where = event
+                for line in lines if data else [rest] if rest else []:
+                    self._hear(line.decode("utf-8", "replace"))
                 self._told.notify_all()
+            if not data:
+                break
         with self._told:
             self._stopped_reading.set()
             self._told.notify_all()
+
+    def _hear(self, line: str) -> None:
+        self.lines.append(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            self.noise.append(line)
+            return
+        self.events.append(event)
+        if event["event"] in ("ready", "reload"):
+            self._where = event
+
+    def close_stderr(self) -> None:
+        """Nobody will ever read its stderr again."""
+        self._closed.set()
+        self._reader.join(5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def stop_reading(self) -> None:
         """Nobody reads its stderr any more, until `read_on`."""
