@@ -78,6 +78,9 @@ def pump(source: Connection, mask: int) -> None:
     carrier = source.carrier
     if peer is None or carrier is None:
         return
+    if peer.broken:  # for nobody; the end comes when what the peer said last has been taken, or never, and then in time
+        source.may_read = True
+        return
     if source.pipe is not None:
         splice.pump(source)
         return

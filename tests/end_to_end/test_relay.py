@@ -87,6 +87,7 @@ ABORT = 0.6
 CASES = {
     "resets": case(then(takes_and_resets)),
     "handed": case(HANDED, timeouts={"abort": ABORT}),
+    "talks": case(HANDED, timeouts={"idle": 1.5, "abort": ABORT}),
     "idle": case(HANDED, timeouts={"idle": 0.5, "abort": ABORT}),
     "half-closed": case(HANDED, timeouts={"half_closed": 0.5, "abort": ABORT}),
 }
@@ -410,6 +411,32 @@ def test_bytes_that_wait_for_a_slow_client_are_delivered_before_the_reset_that_f
         got = client.rest(5)
         assert got == data[: len(got)]
         assert len(got) == len(data)
+
+
+def test_client_that_talks_on_to_a_lost_server_and_reads_nothing_is_ended(lab: Lab) -> None:
+    # The reset stands behind bytes that the client does not take; what it says meanwhile is for nobody.
+    before = len(lab.running.of("session-end", route="talks"))
+    with let_go(lab.connect("talks", receive_buffer=4096)) as client, HANDED.get() as server:
+        stuff(server)
+        server.reset()
+        over = threading.Event()
+
+        def talk() -> None:
+            client.sock.settimeout(0.2)
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    try:
+                        client.sock.send(BLOCK)
+                    except ConnectionError:
+                        return
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        try:
+            lab.running.wait_for("session-end", 5, route="talks", count=before + 1)
+        finally:
+            over.set()
+            talking.join(5)
 
 
 # -- time-outs -------------------------------------------------------------------------------------------------------
