@@ -28,3 +28,10 @@ def test_every_heading_that_is_linked_exists() -> None:
     anchors = set(re.findall(r"\]\(#([^)]+)\)", text))
     assert anchors
     assert anchors <= headings
+
+
+def test_every_test_that_the_security_page_names_exists() -> None:
+    text = (README.parent / "SECURITY.md").read_text()
+    named = set(re.findall(r"tests/[a-z_/]+(?:\.py)?", text))
+    assert len(named) > 10
+    assert {name for name in named if not (README.parent / name).exists()} == set()
