@@ -16,7 +16,7 @@ import pytest
 from proxy.net.splice import MAX_PIPES
 from tests.end_to_end.lab import Lab, case, open_lab
 from tests.loopback import wait_until
-from tests.proxy_process import Running, proxy
+from tests.proxy_process import Running, allowed, proxy
 from tests.scripted import (
     BANNER,
     BROKEN,
@@ -160,11 +160,12 @@ def test_64_mib_both_ways_are_exact_when_no_pipe_is_left(lab: Lab, pair: tuple[P
         for _ in range(16):
             client = stack.enter_context(let_go(lab.connect("handed")))
             others.append((client, stack.enter_context(HANDED.get())))
-        for _ in range(10):  # a direction takes a pipe when it is long, and nothing waits just then
+        for _ in range(40):  # a direction takes a pipe when it is long, and nothing waits just then
             for other in others:
                 both_ways(*other, 1)
             if (full := pipes_of(lab.running.pid)) >= 2 * MAX_PIPES:
                 break
+        assert full >= 2 * MAX_PIPES
         both_ways(*pair, 64)
         assert pipes_of(lab.running.pid) == full
     wait_until(lambda: pipes_of(lab.running.pid) <= full - 40, 5, "the pipes are given back")
@@ -450,7 +451,7 @@ def test_idle_relay_is_ended_in_time_and_not_before(lab: Lab) -> None:
             assert client.take(1) == b"."
         began = time.monotonic()
         assert client.drain_to(3) == "fin"
-        assert 0.3 < time.monotonic() - began < 1.0
+        assert 0.3 < time.monotonic() - began < allowed(1.0)
         assert server.drain_to(3) == "fin"
     lab.end("idle", outcome="timeout", by="proxy")
 
@@ -466,7 +467,7 @@ def test_half_closed_relay_is_ended_in_time_and_not_before(lab: Lab) -> None:
             assert client.take(1) == b"."
         began = time.monotonic()
         assert client.drain_to(3) == "fin"
-        assert 0.3 < time.monotonic() - began < 1.0
+        assert 0.3 < time.monotonic() - began < allowed(1.0)
     lab.end("half-closed", outcome="timeout", by="proxy")
 
 
@@ -476,7 +477,7 @@ def test_close_that_is_not_answered_becomes_a_reset(lab: Lab) -> None:
         server.drain_to(3)  # FIN after the idle time-out; it is not answered
         began = time.monotonic()
         wait_until(lambda: failed_to_send(server), 3, "a reset")
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < allowed(1.5)
         wait_until(lambda: lab.running.descriptors <= base, 3, "the descriptors are given back")
         assert client.drain_to(1) in ("fin", "reset")
 
@@ -491,7 +492,7 @@ def test_peer_that_does_not_read_its_last_words_is_reset_in_time(lab: Lab) -> No
         began = time.monotonic()
         lab.running.wait_for("session-end", outcome="server-reset", by="server", count=before + 1)
         wait_until(lambda: lab.running.descriptors <= base, 3, "the descriptors are given back")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < allowed(2)
         client.rest(5)
         assert client.ended == "reset"
 

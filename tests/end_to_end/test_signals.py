@@ -14,7 +14,7 @@ import pytest
 
 from tests.end_to_end.lab import tls_contexts
 from tests.loopback import free_port
-from tests.proxy_process import Running, proxy, route, running_proxy
+from tests.proxy_process import Running, allowed, proxy, route, running_proxy
 from tests.scripted import BANNER, GOOD, Mailbox, Peer, ScriptedServer, begin_message, connect, greet, send_mail
 
 STOPPED = b"421 4.3.2 ehlo-proxy route r: the proxy is being stopped, try again\r\n"
@@ -67,7 +67,7 @@ def test_drain_ends_each_session_where_it_may_be_ended(number: signal.Signals) -
         # Those that wait for a command hear it at once; so does who has had no banner.
         for one in (waits, just_greeted, half, no_banner):
             assert one.rest(2) == STOPPED
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < allowed(1)
         assert running.get("/readyz")[0] == 503
         assert running.get("/healthz")[0] == 200
         with pytest.raises(ConnectionRefusedError):
@@ -83,7 +83,7 @@ def test_drain_ends_each_session_where_it_may_be_ended(number: signal.Signals) -
             one.close()
         ended = time.monotonic()
         assert running.wait(5) == 0
-        assert time.monotonic() - ended < 2
+        assert time.monotonic() - ended < allowed(2)
         assert running.wait_for("stopped")["sessions_cut"] == 0
         assert len(running.of("session-end", outcome="aborted")) == 4
         assert len(running.of("session-end", outcome="completed")) == 2
@@ -118,7 +118,7 @@ def test_drain_timeout_cuts_what_is_left_and_says_so() -> None:
             began = time.monotonic()
             running.signal(signal.SIGTERM)
             assert client.drain_to(3) == "reset"
-            assert 0.4 < time.monotonic() - began < 1.5
+            assert 0.4 < time.monotonic() - began < allowed(1.5)
             assert running.wait(3) == 0
             assert running.wait_for("stopped")["sessions_cut"] == 1
             end = running.wait_for("session-end")
@@ -140,7 +140,7 @@ def test_second_signal_ends_at_once(workers: int) -> None:
             running.signal(signal.SIGTERM)
             assert client.drain_to(3) in ("reset", "fin")
             assert running.wait(3) == 0
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < allowed(4)
             running.wait_for("stopped", sessions_cut=1)
             assert len(running.of("stopped")) == 1
             assert len(running.of("session-end")) == 1
