@@ -196,6 +196,8 @@ class _Direction:
         if held[0] != self._wanted:
             raise ValueError("another message than a hello")
         length = int.from_bytes(held[1:4], "big")
+        if not length:
+            raise ValueError("an empty hello")
         if cut or len(held) >= MAX_HELD or len(held) >= 4 + length:
             self.hello = bytes(held[4 : 4 + length])
             self._held = bytearray()

@@ -82,6 +82,8 @@ def _parse_line(start: bytes) -> NeedMore | Header | Bad:
         if len(start) >= MAX_LINE:
             return Bad(f"a PROXY line over {MAX_LINE} bytes")
         return NEED_MORE
+    if b"\n" in start[:end]:
+        return Bad("a PROXY line without CRLF")
     words = start[:end].split(b" ")
     if words[1] == b"UNKNOWN":
         return Header(None, None, end + 2, local=True)
