@@ -37,8 +37,12 @@ def read(source: Connection, mask: int) -> None:
     for _ in range(RECORDS_A_TURN):
         try:
             data = b"" if not quiet and channel.ended_bare() else receive(MAX_RECORD)
-        except (OSError, TlsProblem):
+        except OSError:
             source.finished(True)
+            return
+        except TlsProblem:
+            # One that we have ended without close_notify answers so (OpenSSL by itself): that is its end, not a fault.
+            source.finished(source.clean or not source.fin_sent)
             return
         if data is None:
             source.may_read = False
