@@ -31,8 +31,8 @@ class Mta:
     host: Host
     context: ssl.SSLContext
     name: str
-    patience: float = 60.0  # seconds for one reply
-    gives_up: float = 90.0  # seconds for one message
+    patience: float = 300.0  # seconds for one reply; less would bring a second copy where only the 250 is late
+    gives_up: float = 400.0  # seconds for one message
     pause: float = 0.3  # between two attempts
 
     def deliver(self, address: tuple[str, int], subject: str, size: int = 2000) -> Sent:

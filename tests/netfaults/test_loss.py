@@ -84,7 +84,7 @@ def deliver_all(mta: Mta, address: tuple[str, int], number: int, size: int) -> l
 
 @pytest.mark.parametrize(
     ("percent", "number", "size"),
-    [(5, 12, 4000), pytest.param(20, 100, 50000, marks=pytest.mark.long)],
+    [(5, 12, 4000), pytest.param(12, 60, 50000, marks=pytest.mark.long)],
 )
 def test_with_packets_lost_every_message_arrives_once(
     network: Network,
