@@ -199,7 +199,7 @@ def _read_greeting(line: EhloLine, host: bytes | None, strict: bool, notes: list
         notes.append(Note("space-invalid", number, STRICT, "a trailing blank, or a tab for a blank: ", line.raw))
     if strict and behind:
         text = line.word + b" " + behind[1:] if line.parameters else line.word
-    if len(body) + 2 > MAX_GREETING:
+    if max(len(body) + 2, len(text) + 6) > MAX_GREETING:  # as it came, or as it would go with its separator put right
         _note_length(line, REPAIR, notes)
         return text[: CUT_GREETING - len(b"250-\r\n")].rstrip(b" \t\r")
     _note_length(line, REPORT, notes)
