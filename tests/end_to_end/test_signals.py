@@ -303,7 +303,7 @@ def test_sessions_of_a_removed_route_drain() -> None:
             sends.send(MESSAGE)
             assert sends.reply() == b"250 2.0.0 taken\r\n"
             assert stays.drain_to(4) == "reset"
-            assert len(running.of("session-end", route="gone")) >= 2
+            running.wait_for("session-end", route="gone", count=3)
 
 
 def test_sessions_of_a_removed_route_are_told_of_when_the_service_ends() -> None:
