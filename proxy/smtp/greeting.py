@@ -32,6 +32,9 @@ class GreetingDecision:
     reason: str
 
 
+MAX_GREETING = 1000  # octets of the line: msmtp fails from 1024 on
+CUT_GREETING = 400  # octets of the line: far from the 511 that PHPMailer reads at a time
+
 _FIRST = GreetingDecision(0, "the first line begins with no known keyword")
 _BANNER_FIRST = GreetingDecision(0, "the first line begins with the banner's host name")
 
@@ -57,7 +60,7 @@ def decide(lines: Sequence[EhloLine], host: bytes | None) -> GreetingDecision:
         why = "the first line is empty"
     elif first.word.upper() not in KEYWORDS and b"=" not in first.word and b":" not in first.word:
         return _FIRST
-    elif fits(first.word, first.parameters):
+    elif fits(first.word, first.parameters) or _is_cut_to_keyword(first):
         why = "the first line is a keyword"
     elif own and known(cut(first.word)) and any(_names(line, own) for line in lines[1:]):
         why = "the first line is a keyword with something behind it"
@@ -73,6 +76,24 @@ def decide(lines: Sequence[EhloLine], host: bytes | None) -> GreetingDecision:
         if index and reads_as_greeting(line):
             return GreetingDecision(index, why + ", and this is the first that reads as a greeting")
     return GreetingDecision(None, why + ", and no line begins with a host or reads as a greeting")
+
+
+def is_too_long(line: EhloLine) -> bool:
+    """A greeting of this line is to be cut: as it came, or as it would go with its separator put right."""
+    return max(len(line.body) + 2, len(line.text) + 6) > MAX_GREETING
+
+
+def cut_to_length(text: bytes) -> bytes:
+    """What is shown of the text of a greeting that is too long."""
+    return text[: CUT_GREETING - len(b"250-\r\n")].rstrip(b" \t\r")
+
+
+def _is_cut_to_keyword(line: EhloLine) -> bool:
+    """What is left of so long a line would be a keyword: then it is none that can greet."""
+    if not is_too_long(line):
+        return False
+    left = EhloLine(b"250-" + cut_to_length(line.text) + b"\r\n")
+    return fits(left.word, left.parameters)
 
 
 def _names(line: EhloLine, own: bytes) -> bool:

@@ -16,12 +16,10 @@ from typing import NamedTuple
 
 from proxy.smtp.ehlo_lines import CONTROLS, EhloLine
 from proxy.smtp.extensions import fits
-from proxy.smtp.greeting import begins_with_domain, decide
+from proxy.smtp.greeting import begins_with_domain, cut_to_length, decide, is_too_long
 from proxy.smtp.keywords import NON_ASCII, REPAIR, REPORT, STRICT, Keyword, names_keyword, read_keyword
 
 MAX_REPLY_LINE = 512  # octets, RFC 5321 4.5.3.1.5
-MAX_GREETING = 1000  # octets of the line: msmtp fails from 1024 on
-CUT_GREETING = 400  # octets of the line: far from the 511 that PHPMailer reads at a time
 
 
 class Note(NamedTuple):
@@ -199,9 +197,9 @@ def _read_greeting(line: EhloLine, host: bytes | None, strict: bool, notes: list
         notes.append(Note("space-invalid", number, STRICT, "a trailing blank, or a tab for a blank: ", line.raw))
     if strict and behind:
         text = line.word + b" " + behind[1:] if line.parameters else line.word
-    if max(len(body) + 2, len(text) + 6) > MAX_GREETING:  # as it came, or as it would go with its separator put right
+    if is_too_long(line):
         _note_length(line, REPAIR, notes)
-        return text[: CUT_GREETING - len(b"250-\r\n")].rstrip(b" \t\r")
+        return cut_to_length(text)
     _note_length(line, REPORT, notes)
     return text
 
