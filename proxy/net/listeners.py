@@ -21,14 +21,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import select
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from proxy.net import transparent
-from proxy.net.destination import parsed
-from proxy.net.proxy_header import MAX_HEADER, Bad, Header, parse
+from proxy.net.doorstep import Farewell, HeaderReader, plain
 from proxy.smtp.notices import closing
 
 if TYPE_CHECKING:
@@ -39,9 +37,6 @@ BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
 ACCEPTS_A_TURN: Final = 64
 MAX_FAREWELLS: Final = 1024
 HEADROOM: Final = 64  # descriptors that are kept for the sessions there are; a quarter of few
-FAREWELL: Final = 5.0  # seconds that a refused client has to read its reply
-HEADER_TIMEOUT: Final = 5.0  # seconds for a PROXY header; HAProxy sends it with the connection
-_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
 NOTHING_LEFT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 TOO_MANY: Final = "too many connections, try again"
@@ -156,7 +151,7 @@ class Listener:
                 continue  # ECONNABORTED and the network errors of accept(2): that client is gone
             sock.setblocking(False)
             if sock.fileno() >= self.most:
-                self.refuse(sock, (_plain(name[0]), name[1]), "4.3.2", TOO_MANY)
+                self.refuse(sock, (plain(name[0]), name[1]), "4.3.2", TOO_MANY)
             else:
                 self.accepted(sock, name[0], name[1])
         self.route.poller.soon(self)
@@ -174,9 +169,9 @@ class Listener:
             except OSError:
                 sock.close()
                 return
-        refusal = route.admit(sock, (_plain(host), port), original)
+        refusal = route.admit(sock, (plain(host), port), original)
         if refusal is not None:
-            self.refuse(sock, (_plain(host), port), *refusal)
+            self.refuse(sock, (plain(host), port), *refusal)
 
     def refuse(
         self, sock: socket.socket, client: tuple[str, int], status: str, text: str, *, registered: bool = False
@@ -210,7 +205,7 @@ class Listener:
                     return
                 continue
             sock.setblocking(False)
-            self.refuse(sock, (_plain(name[0]), name[1]), "4.3.2", "the proxy is being stopped, try again")
+            self.refuse(sock, (plain(name[0]), name[1]), "4.3.2", "the proxy is being stopped, try again")
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours, with one client; the poller has logged it.  The others are served."""
@@ -236,7 +231,7 @@ class Listener:
             if isinstance(error, BlockingIOError):
                 return "nobody"
             return "none left" if error.errno in NOTHING_LEFT else "told"
-        self.route.refused((_plain(name[0]), name[1]), "no file descriptors left")
+        self.route.refused((plain(name[0]), name[1]), "no file descriptors left")
         try:
             sock.setblocking(False)
             if not self.implicit:
@@ -256,113 +251,6 @@ class Listener:
         """Try again."""
         if not self.closed:
             self.ready(0)
-
-
-class HeaderReader:
-    """Awaits the PROXY header of a trusted proxy; one that is bad or late is closed without a word."""
-
-    __slots__ = ("host", "listener", "port", "sock")
-
-    def __init__(self, listener: Listener, sock: socket.socket, host: str, port: int) -> None:
-        self.listener = listener
-        self.sock = sock
-        self.host = host
-        self.port = port
-        route = listener.route
-        route.poller.add(sock.fileno(), self)
-        route.deadlines.at(route.deadlines.now() + HEADER_TIMEOUT, self)
-
-    def ready(self, mask: int) -> None:
-        """Peek, so that what stands behind the header stays in the kernel for the session."""
-        try:
-            data = self.sock.recv(MAX_HEADER, socket.MSG_PEEK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        found = parse(data) if data else None
-        if isinstance(found, Header):
-            self.sock.recv(found.consumed)
-            self._admit(found)
-        elif found is None or isinstance(found, Bad) or len(data) >= MAX_HEADER or mask & _ENDINGS:
-            self._close()
-
-    def _admit(self, header: Header) -> None:
-        route = self.listener.route
-        route.deadlines.cancel(self)
-        client = (_plain(self.host), self.port)
-        original: tuple[str, int] | None = None
-        if not header.local and header.source is not None:
-            client = (_plain(header.source[0]), header.source[1])
-        if route.original:
-            original = header.destination
-            if original is None:
-                self._close()
-                return
-        refusal = route.admit(self.sock, client, original, registered=True)
-        if refusal is not None:
-            self.listener.refuse(self.sock, client, *refusal, registered=True)
-
-    def deadline_passed(self, now: float) -> None:
-        """Late."""
-        self._close()
-
-    def failed(self, error: BaseException) -> None:
-        """A bug of ours; the poller has logged it."""
-        self._close()
-
-    def _close(self) -> None:
-        route = self.listener.route
-        route.deadlines.cancel(self)
-        route.refused((_plain(self.host), self.port), "no PROXY header, or a bad one")
-        route.poller.remove(self.sock.fileno())
-        self.sock.close()
-
-
-class Farewell:
-    """A refused client: its side of the connection is read to its end, so that our last line reaches it."""
-
-    __slots__ = ("route", "sock")
-    count = 0
-
-    def __init__(self, route: RouteRuntime, sock: socket.socket) -> None:
-        self.route = route
-        self.sock = sock
-        Farewell.count += 1
-        route.poller.add(sock.fileno(), self)
-        route.deadlines.at(route.deadlines.now() + FAREWELL, self)
-
-    def ready(self, mask: int) -> None:
-        """Throw away what it says."""
-        try:
-            for _ in range(16):
-                if not self.sock.recv(65536):
-                    break
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._close()
-
-    def deadline_passed(self, now: float) -> None:
-        """It has had its time."""
-        self._close()
-
-    def failed(self, error: BaseException) -> None:
-        """A bug of ours; the poller has logged it."""
-        self._close()
-
-    def _close(self) -> None:
-        if self.sock.fileno() >= 0:
-            Farewell.count -= 1
-            self.route.deadlines.cancel(self)
-            self.route.poller.remove(self.sock.fileno())
-            self.sock.close()
-
-
-def _plain(host: str) -> str:
-    """An IPv4-mapped address as IPv4, so that it is what networks and limits mean."""
-    return str(parsed(host)) if host.startswith("::ffff:") else host
 
 
 def _reserve() -> int:
