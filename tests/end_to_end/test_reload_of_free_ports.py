@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.loopback import wait_until
 from tests.proxy_process import route, running_proxy
 from tests.scripted import Mailbox, connect, greet, servers
 
@@ -41,4 +42,4 @@ def test_free_ports_stay_with_their_routes_and_nothing_is_opened_anew(workers: i
                 running.reload(config)
                 assert running.ports == ports
                 assert served_by(ports) == expected
-            assert running.descriptors <= before
+            wait_until(lambda: running.descriptors <= before, 5, "no descriptor is left of the reloads")
