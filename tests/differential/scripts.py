@@ -84,6 +84,11 @@ TALK: dict[str, Script] = {
     "QUIT with a blank": (EHLO, b"QUIT \r\n"),
     "QUIT and more behind it": (EHLO, b"QUIT\r\nNOOP\r\n"),
     "QUIT and a FIN": (EHLO, Pieces((QUIT,)), FIN),
+    "FIN at once": (FIN,),
+    "FIN in EHLO": (EHLO[:9], FIN),
+    "FIN behind EHLO": (EHLO, FIN),
+    "FIN behind NOOP": (EHLO, b"NOOP\r\n", FIN),
+    "FIN right behind EHLO and NOOP": (Pieces((EHLO + b"NOOP\r\n",)), FIN),
     "FIN in a message": (EHLO, MAIL, RCPT, b"DATA\r\n", HEAD, FIN),
     "FIN behind MAIL": (EHLO, MAIL, FIN),
     "FIN behind RCPT, in one segment": (EHLO, MAIL + RCPT, FIN),
@@ -135,7 +140,8 @@ MAILS: dict[str, Script] = {
 
 SECURED: tuple[str, ...] = (
     "EHLO", "EHLO twice", "HELO", "NOOP, RSET, VRFY, EXPN, HELP", "out of order", "unknown commands", "too many errors",
-    "AUTH in clear", "AUTH given up", "QUIT and more behind it", "FIN in a message", "a NUL", "a line of 20000",
+    "AUTH in clear", "AUTH given up", "QUIT and more behind it", "FIN behind EHLO", "FIN in a message", "a NUL",
+    "a line of 20000",
     "a mail", "a mail by HELO", "a mail without QUIT", "two mails", "pipelined altogether", "dots", "every byte",
     "CR dot CR", "1.6 megabytes", "BDAT", "BDAT, several, pipelined with all", "BDAT with SMTP inside",
 )  # fmt: skip

@@ -11,6 +11,8 @@ from tests.differential.conftest import NAMES, Compared, Lab
 from tests.differential.scripts import BRIDGED, BROKEN, CLEAR, INSIDE
 
 GO, OURS = re.compile(rb"^220 (2\.0\.0 )?Ready to start TLS\r\n\Z"), b"220 2.0.0 Ready to start TLS\r\n"
+# The server ends with bytes unread: whether that is a FIN or a reset depends on how they came in.
+ENDS_ANYHOW = {("smtp-sink", "a line of 20000")}
 WITH_TLS = ("postfix", "aiosmtpd")
 
 
@@ -22,7 +24,11 @@ def check(compared: Compared) -> None:
 @pytest.mark.parametrize("script", CLEAR)
 @pytest.mark.parametrize("server", NAMES)
 def test_in_clear(lab: Lab, server: str, script: str) -> None:
-    check(lab.compared(server, "clear")[script])
+    compared = lab.compared(server, "clear")[script]
+    if (server, script) in ENDS_ANYHOW:
+        assert compared.proxied.ending in ("fin", "reset")
+        compared.proxied.ending = compared.direct.ending
+    check(compared)
 
 
 @pytest.mark.parametrize("script", INSIDE)
