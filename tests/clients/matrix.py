@@ -2,6 +2,8 @@
 
 Each sender must send one message over TLS or not at all. A cell says what came of it: `TLS` when the message arrived
 over TLS and byte for byte, `-` when it did not arrive. Two words are without and with the proxy; one stands for both.
+Every mail system tries again later, and so do these where time decides (`TRIED_TWICE`): on a busy machine the rest of a
+reply can come later than the 0.2 s that the proxy waits, which ends the session and is remembered for the next one.
 `--write FILE` puts the table into FILE between its marker lines.
 """
 
@@ -26,6 +28,7 @@ from tests.clients.senders import ALL, SENDER, Sender
 BEGIN, END = "<!-- matrix: written by tests/run --matrix --write README.md -->", "<!-- /matrix -->"
 POSTFIX = "Postfix"
 AT_ONCE = 10
+TRIED_TWICE = {"final-line-early"}
 MESSAGE = b"".join(
     line + b"\r\n"
     for line in (
@@ -61,31 +64,39 @@ def outcome(lab: Lab, finding: str, recipient: str, exact: bool, seconds: float)
 
 
 def one(lab: Lab, sender: Sender, finding: str, proxied: bool) -> str:
-    recipient = f"{uuid.uuid4().hex}@domain1.com"
-    said = sender.send(lab.port(finding, proxied), lab.certificates.ca, recipient, MESSAGE)
-    return outcome(lab, finding, recipient, sender.exact, 0.5 if said.content else 0.1)
+    came = "-"
+    for _ in range(2 if finding in TRIED_TWICE else 1):
+        recipient = f"{uuid.uuid4().hex}@domain1.com"
+        said = sender.send(lab.port(finding, proxied), lab.certificates.ca, recipient, MESSAGE)
+        came = outcome(lab, finding, recipient, sender.exact, 0.5 if said.content else 0.1)
+        if came != "-":
+            break
+    return came
 
 
 def by_postfix(lab: Lab, folder: Path, findings: Iterable[str]) -> dict[tuple[str, bool], str]:
     """All of Postfix's cells at once: a domain for each server, with and without the proxy."""
     folder.mkdir()
-    recipients = {
-        (finding, proxied): f"bert@{finding}.{proxied}.example" for finding in findings for proxied in (False, True)
+    domains = {
+        (finding, proxied): f"{finding}.{proxied}.example".lower() for finding in findings for proxied in (False, True)
     }
-    transports = {
-        recipient.split("@")[1].lower(): f"secure:[127.0.0.1]:{lab.port(*where)}"
-        for where, recipient in recipients.items()
-    }
+    transports = {domain: f"secure:[127.0.0.1]:{lab.port(*where)}" for where, domain in domains.items()}
     levels = {"secure": "secure match=mail.domain1.com servername=mail.domain1.com"}
-    with postfixes.running(folder, lab.certificates, transports, levels) as postfix:
+    found: dict[tuple[str, bool], str] = {}
+
+    def attempt(name: str, wanted: Iterable[tuple[str, bool]]) -> None:
+        recipients = {where: f"{name}@{domains[where]}" for where in wanted}
         for recipient in recipients.values():
-            postfix.submit(SENDER, recipient.lower(), MESSAGE)
-        found: dict[tuple[str, bool], str] = {}
+            postfix.submit(SENDER, recipient, MESSAGE)
         for where, recipient in recipients.items():
-            delivery = postfix.delivery(recipient.lower(), 30)
+            delivery = postfix.delivery(recipient, 40)
             wait = 1.0 if delivery and delivery.status == "sent" else 0.0
-            found[where] = outcome(lab, where[0], recipient.lower(), False, wait)
-        return found
+            found[where] = outcome(lab, where[0], recipient, False, wait)
+
+    with postfixes.running(folder, lab.certificates, transports, levels) as postfix:
+        attempt("first", domains)
+        attempt("second", [where for where in domains if where[0] in TRIED_TWICE and found[where] == "-"])
+    return found
 
 
 Table = dict[tuple[str, str], tuple[str, str]]

@@ -158,7 +158,7 @@ def test_an_exception_of_our_own_is_a_refusal(ca_file: str, monkeypatch: pytest.
         raise RuntimeError("a bug")
 
     tls = Tls(verify="hostname", ca_file=ca_file)
-    monkeypatch.setattr("proxy.net.identity.name_problem", fail)
+    monkeypatch.setattr("proxy.net.identity._name_problem", fail)
     verdict = verdict_on("good", tls)
     assert (verdict.accepted, verdict.reason) == (False, "the certificate can't be checked (RuntimeError)")
 
