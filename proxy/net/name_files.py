@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 MAX_FILE = 1 << 20  # bytes; what is behind is not read
@@ -20,7 +21,7 @@ HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,6
 T = TypeVar("T")
 
 
-class _File(Generic[T]):
+class _File(ABC, Generic[T]):
     """A file, parsed when it has changed."""
 
     def __init__(self, path: str) -> None:
@@ -40,8 +41,9 @@ class _File(Generic[T]):
             self._content, self._seen = self._parse([]), None
         return self._content
 
+    @abstractmethod
     def _parse(self, lines: list[str]) -> T:
-        raise NotImplementedError
+        """What the lines of the file say; of no lines when it cannot be read."""
 
 
 class Hosts(_File[dict[str, tuple[str, ...]]]):

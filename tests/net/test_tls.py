@@ -704,6 +704,8 @@ def test_a_full_disk_does_not_end_a_session() -> None:
             client_side(ANYONE, parse_credential(make("good").certificate_pem, make("good").key_pem), log), far
         )
         shake(outward, inward)
+        assert outward.send(b"250 OK\r\n") == 8
+        until(lambda: inward.recv(100) == b"250 OK\r\n")
 
 
 def test_the_systems_trust_store_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
