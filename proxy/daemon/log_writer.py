@@ -57,7 +57,8 @@ class LineWriter:
         self.lost = 0  # lines lost and not yet told
         self.lost_total = 0
         self.held = 0  # bytes waiting
-        self._gathering = False
+        # `at_turns_end(call)` calls `call` soon and is true, or false: what comes until then is written in one piece.
+        self.at_turns_end: Callable[[Callable[[], object]], bool] | None = None
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self.later = later
@@ -91,29 +92,27 @@ class LineWriter:
         self._own = self._fd = own_fd
         return os.write, kind
 
-    def gather(self) -> None:
-        """From here to `write_gathered`, lines are written together: one system call for the sessions of a turn."""
-        self._gathering = True
-
     def write_gathered(self) -> None:
         """Write what was gathered, each line whole in one write."""
-        self._gathering = False
         gathered = self._gathered
         if gathered:
             lines = b"".join(gathered)
             gathered.clear()
             self._gathered_size = 0
-            self(lines)
+            self._now(lines)
 
     def __call__(self, line: bytes) -> None:
         """Write `line`, which ends in LF, or hold it back, or count it as lost."""
-        if self._gathering:
+        if self._gathered:
             if self._gathered_size + len(line) > self.max_line:
                 self.write_gathered()
-                self._gathering = True
-            self._gathered.append(line)
-            self._gathered_size += len(line)
+        elif self.at_turns_end is None or not self.at_turns_end(self.write_gathered):
+            self._now(line)
             return
+        self._gathered.append(line)
+        self._gathered_size += len(line)
+
+    def _now(self, line: bytes) -> None:
         if self._backlog:
             if self.held + len(line) > self._max_backlog:
                 self.flush()

@@ -68,8 +68,7 @@ class Serving:
 
     def gather_log(self, writer: LineWriter) -> None:
         """Write what the sessions of one turn log in one go at its end."""
-        self.poller.turn_begins = writer.gather
-        self.poller.turn_ends = writer.write_gathered
+        writer.at_turns_end = self.poller.at_turns_end
 
     # -- configuration -----------------------------------------------------------------------------------------------
 

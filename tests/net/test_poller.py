@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from twisted.internet.epollreactor import EPollReactor
@@ -263,3 +263,101 @@ def test_more_ready_sockets_than_a_turn_gives_out_come_in_the_next(reactor: EPol
         poller.remove(ours.fileno())
         ours.close()
         theirs.close()
+
+
+def run(reactor: EPollReactor, seconds: float = 5.0) -> None:
+    """The reactor's own main loop, until it is stopped; it never takes more than `seconds`."""
+    emergency = reactor.callLater(seconds, reactor.crash)
+    reactor.run(installSignalHandlers=False)
+    assert emergency.active(), "the reactor was not stopped in time"
+    emergency.cancel()
+
+
+class Busy(Owner):
+    """Always has something to do."""
+
+    def __init__(self, poller: Poller) -> None:
+        super().__init__()
+        self.poller = poller
+        self.do: list[Callable[[], object]] = []  # at the tenth event, the eleventh, ...
+
+    def then(self) -> None:
+        self.poller.soon(self)
+        if len(self.masks) >= 10 and self.do:
+            self.do.pop(0)()
+
+
+def test_this_twisted_tells_when_it_has_work(poller: Poller) -> None:
+    assert poller._may_stay
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02])
+def test_a_timer_is_called_in_time_while_a_session_is_always_busy(
+    reactor: EPollReactor, poller: Poller, delay: float
+) -> None:
+    late: list[float] = []
+
+    def set_a_timer() -> None:
+        at = reactor.seconds() + delay
+        reactor.callLater(delay, lambda: (late.append(reactor.seconds() - at), reactor.stop()))
+
+    busy = Busy(poller)
+    busy.do.append(set_a_timer)
+    poller.soon(busy)
+    run(reactor)
+    assert len(late) == 1
+    assert 0 <= late[0] < 1
+
+
+def test_a_timer_that_is_set_to_an_earlier_time_is_called_then(reactor: EPollReactor, poller: Poller) -> None:
+    timer = reactor.callLater(4, reactor.stop)
+    busy = Busy(poller)
+    busy.do.append(lambda: timer.reset(0.01))
+    poller.soon(busy)
+    run(reactor, 3)
+
+
+def test_other_threads_and_stop_are_heard_while_a_session_is_always_busy(reactor: EPollReactor, poller: Poller) -> None:
+    heard: list[int] = []
+    busy = Busy(poller)
+    busy.do += [lambda: reactor.callFromThread(heard.append, 1), lambda: None, reactor.stop]
+    poller.soon(busy)
+    run(reactor)
+    assert heard == [1]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["as-it-is", "a-reactor-that-does-not-tell-its-work"])
+def test_the_reactor_is_not_gone_back_to_for_sessions_alone(
+    reactor: EPollReactor, poller: Poller, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    monkeypatch.setattr(poller, "_may_stay", told)
+    turns: list[None] = []
+    whole = reactor.runUntilCurrent
+    monkeypatch.setattr(reactor, "runUntilCurrent", lambda: (turns.append(None), whole()))
+    busy = Busy(poller)
+    busy.do += [lambda: None] * 100 + [reactor.stop]
+    poller.soon(busy)
+    run(reactor)
+    assert len(busy.masks) > 100
+    assert (len(turns) < 10) is told
+
+
+def test_what_is_to_be_done_at_a_turns_end_is_done_once_behind_its_events(
+    reactor: EPollReactor, poller: Poller
+) -> None:
+    order: list[str] = []
+
+    class Asks(Owner):
+        def then(self) -> None:
+            order.append("event")
+            assert poller.at_turns_end(lambda: order.append("end"))
+
+    one, two = Asks(), Asks()
+    poller.soon(one)
+    poller.soon(two)
+    turn(reactor)
+    assert order == ["event", "event", "end", "end"]
+    assert not poller.at_turns_end(lambda: order.append("outside"))
+    poller.soon(one)
+    turn(reactor)
+    assert order[4:] == ["event", "end"]
