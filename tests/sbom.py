@@ -13,7 +13,9 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)(?: *; *(?P<marker>[^\\]*?))? *\\?$")
+PINNED = re.compile(
+    r"^(?P<name>[A-Za-z0-9._-]+)(?:\[[A-Za-z0-9._,-]+\])?==(?P<version>[^ ;\\]+)(?: *; *(?P<marker>[^\\]*?))? *\\?$"
+)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 NAMESPACE = uuid.UUID("6f2d3c1e-2d6b-4c55-9d1b-0f2f1a6f7a10")
 

@@ -15,9 +15,11 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import proxy
 from tests.sbom import bill, read_lock
@@ -117,6 +119,28 @@ def test_every_pin_has_hashes_and_is_asked_for() -> None:
     assert [pin.name for pin in pins if test_pins.get(pin.name) != pin.version] == [], (
         "the two locks disagree: run tests/lock"
     )
+
+
+def test_what_is_asked_for_with_an_extra_is_pinned_with_it() -> None:
+    """pip tries the newest `coverage[toml]` first where only `coverage` is pinned, and stops at its missing hash."""
+    locks = LOCK.read_text() + (TOP / "requirements-test.lock").read_text()
+    asked = {
+        (dependency.name.lower(), extra)
+        for pin in read_lock((TOP / "requirements-test.lock").read_text())
+        for dependency in map(Requirement, installed_requirements(pin.name))
+        for extra in dependency.extras
+        if dependency.marker is None or dependency.marker.evaluate({"extra": ""})
+    }
+    assert ("coverage", "toml") in asked
+    assert [f"{name}[{extra}]" for name, extra in sorted(asked) if f"\n{name}[{extra}]==" not in locks] == []
+
+
+def installed_requirements(name: str) -> list[str]:
+    """What a distribution here requires; nothing of one that this platform does without."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def environment(folder: Path) -> Path:
