@@ -59,6 +59,8 @@ def reply(*texts: bytes) -> list[bytes]:
         ("empty, the host behind it", MAIL, (b"", b"mail.example.com", b"STARTTLS"), 1),
         ("empty, the host behind a keyword", MAIL, (b" ", b"STARTTLS", b"mail.example.com"), 2),
         ("nothing but an empty line", MAIL, (b"",), None),
+        ("so long that its cut is a keyword", MAIL, (b"HELP" + b" " * 1000 + b"x", b"mail.example.com"), 1),
+        ("as long, and its cut is none", b"220 x\r\n", (b"HELP " + b"x" * 1000, b"STARTTLS"), 0),
         # which of the later lines
         ("the banner's host before another", MAIL, (b"HELP", b"relay.example.com", b"mail.example.com"), 2),
         ("the first of two hosts", b"220 ESMTP\r\n", (b"HELP", b"a.example", b"b.example"), 1),
