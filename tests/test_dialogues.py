@@ -82,7 +82,7 @@ class Setting:
 
 def _mode(mode: str) -> Callable[[Setting, str], None]:
     def change(setting: Setting, _: str) -> None:
-        setting.policy = replace(setting.policy, repair=replace(setting.policy.repair, mode=mode))
+        setting.policy = replace(setting.policy, repair=setting.policy.repair._replace(mode=mode))
 
     return change
 

@@ -61,10 +61,9 @@ class RouteMetrics:
         self.from_client += from_client
         self.from_server += from_server
 
-    def found(self, finding: str, repaired: bool) -> None:
-        """One EHLO reply had this finding."""
-        key = (finding, repaired)
-        self.findings[key] = self.findings.get(key, 0) + 1
+    def found(self, found: tuple[str, bool]) -> None:
+        """One EHLO reply had this finding, and whether it was repaired."""
+        self.findings[found] = self.findings.get(found, 0) + 1
 
     def starttls_answered(self, result: str) -> None:
         self.starttls[result] = self.starttls.get(result, 0) + 1

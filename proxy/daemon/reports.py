@@ -22,7 +22,8 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.daemon.destinations import Destinations, unique
 from proxy.daemon.logs import EventLog, utc
@@ -32,6 +33,7 @@ from proxy.daemon.status import LastHour
 
 if TYPE_CHECKING:
     from proxy.net.observer import Story
+    from proxy.smtp.findings import Finding
     from proxy.smtp.repair import RepairResult
 
 EXPIRES_SOON = 14 * 24 * 3600.0
@@ -53,6 +55,27 @@ def _base36(number: int) -> str:
         number, digit = divmod(number, 36)
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
     return digits or "0"
+
+
+class Told(NamedTuple):
+    """What is told of the findings of one reply: each id once, with whether it was repaired anywhere."""
+
+    found: tuple[tuple[str, bool], ...]
+    ids: list[str]
+    repaired: list[str]
+    text: str  # of the line for a reply that is known already
+
+
+@lru_cache(maxsize=256)
+def told_of(findings: tuple[Finding, ...]) -> Told:
+    """Most replies are the same as those before."""
+    found: dict[str, bool] = {}
+    for finding in findings:
+        found[finding.id] = found.get(finding.id, False) or finding.repaired
+    ids = list(found)
+    repaired = [finding_id for finding_id, is_repaired in found.items() if is_repaired]
+    text = f"findings={','.join(ids)} repaired={','.join(repaired) or _NOTHING}"
+    return Told(tuple(found.items()), ids, repaired, text)
 
 
 class Reports:
@@ -110,19 +133,13 @@ class Reports:
         changed = state.ehlo(result, self._now(), phase)
         if not result.findings:
             return
-        found: dict[str, bool] = {}
-        for finding in result.findings:
-            found[finding.id] = found.get(finding.id, False) or finding.repaired
-        for finding_id, repaired in found.items():
-            counts.found(finding_id, repaired)
+        told = told_of(result.findings)
+        for found in told.found:
+            counts.found(found)
         if self.log.info_on:
-            if not changed and self._tell_known(story, found, phase):
+            if not changed and self._tell_known(story, told, phase):
                 return
-            fields: dict[str, object] = {
-                "findings": list(found),
-                "repaired": [finding_id for finding_id, repaired in found.items() if repaired],
-                "phase": phase,
-            }
+            fields: dict[str, object] = {"findings": told.ids, "repaired": told.repaired, "phase": phase}
             if changed:
                 fields["before"] = list(result.before)
                 fields["after"] = list(result.after)
@@ -243,24 +260,23 @@ class Reports:
         findings = told.get("findings")
         ids = [str(finding_id) for finding_id in findings] if isinstance(findings, (list, tuple)) else []
         for finding_id in ids:
-            self.metrics.route(story.route).found(finding_id, repaired)
+            self.metrics.route(story.route).found((finding_id, repaired))
         told["repaired"] = ids if repaired else []
 
     def _tell_refused(self, now: float) -> None:
         for client, count in self._refusals.untold(now):
             self.log.emit("info", "refused", {"client": client, "count": count})
 
-    def _tell_known(self, story: Story, found: dict[str, bool], phase: str) -> bool:
+    def _tell_known(self, story: Story, told: Told, phase: str) -> bool:
         """`ehlo-findings` of a reply that was told before, in a hurry.  False when that cannot be done plainly."""
         where = _destination(story.destination_name, story.destination)
         words = f"{story.route} {story.client} {where}"
         if self.log.json or not where or not _all_plain(words) or words.count(" ") != 2:
             return False
-        repaired = ",".join([finding_id for finding_id, is_repaired in found.items() if is_repaired])
         self.log.send(
             "info",
             f"ehlo-findings session={self._prefix}{story.number:x} route={story.route} client={story.client} "
-            f"destination={where} findings={','.join(found)} repaired={repaired or _NOTHING} phase={phase}",
+            f"destination={where} {told.text} phase={phase}",
         )
         return True
 

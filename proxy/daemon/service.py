@@ -121,6 +121,10 @@ class Daemon(ABC):
             return 1
         self.reactor.callWhenRunning(self._running)
         self.reactor.run()
+        # The reactor has given the signals back, and one that comes now (from somebody in a hurry) may not turn a good
+        # end into a death by it.
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
         self.writer.close()
         return self.exit_code
 

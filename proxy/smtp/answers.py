@@ -101,7 +101,7 @@ class Answers(EhloReplies):
 
     def reply_ended(self, owed: Owed, line: bytes) -> None:
         """The reply that was owed first is over; `line` is its last."""
-        self.owed.popleft()
+        del self.owed[0]
         self.last_code = code_of(line)
         kind = owed.kind
         if kind is Reply.BANNER:

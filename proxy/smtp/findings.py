@@ -15,10 +15,10 @@ and swaks 2020, in 2026; what is said of others was read in their sources.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One way in which one reply departs from the grammar.
 
     `line` is the line of the reply as it came, from 1 on; 0 means the reply as a whole.  `repaired` says that it was

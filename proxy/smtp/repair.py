@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from proxy.smtp.ehlo import MAX_LINE, MAX_LINES, MAX_SIZE
 from proxy.smtp.ehlo_lines import CONTROLS, EhloLine
@@ -41,8 +42,7 @@ MAX_REMEMBERED = 4096  # octets of a reply
 _STARTTLS = b"STARTTLS"
 
 
-@dataclass(frozen=True, slots=True)
-class RepairPolicy:
+class RepairPolicy(NamedTuple):
     """What the operator wants: `[route.repair]` of the settings, in octets.
 
     mode       `repair`, `observe` (find, change nothing) or `off` (leave it unread but for XCLIENT)
@@ -59,8 +59,7 @@ class RepairPolicy:
     add: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EhloContext:
+class EhloContext(NamedTuple):
     """What is known of the session that the reply is part of.
 
     banner                first line of the server's 220, with or without its line end

@@ -62,8 +62,7 @@ class Session(Bridge):
             self.destination = f"{name} port {port}" if name == address else f"{name} ({address}) port {port}"
             self.destination_name = b"" if name == address else name.encode("ascii", "replace")
             self.destination_address = address.encode("ascii", "replace")
-            if memory is not None:
-                self.memory = memory
+            self.memory = memory if memory is not None else DestinationMemory()
             self.another_left = another_left
             self.open_server()
         return self.done()

@@ -9,7 +9,6 @@ line), `held` (the lines of the reply that is being collected), or the output of
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum, auto
 from typing import Final
 
@@ -27,6 +26,7 @@ MAX_OWED: Final = 1000  # replies that may be owed; then the client is not read 
 EHLO_WAIT: Final = 0.2  # seconds that a reply with a doubtful end waits for more
 BANNER_OR_NEXT: Final = 30.0  # seconds that a silent server is given while another destination is left
 GOES_ON_AFTER: Final = 60.0  # seconds of silence after which a server that goes on after the usual wait is over
+NOTHING_LEARNT: Final = DestinationMemory()  # shared, and never written to: where there is no server
 
 
 class Phase(Enum):
@@ -90,7 +90,7 @@ class SessionState:
         self.now = now
         self.phase = Phase.CONNECTING
         self.out: list[Action] = []
-        self.owed: deque[Owed] = deque()
+        self.owed: list[Owed] = []  # in order; at most MAX_OWED
         # the client
         self.client_lines = LineBuffer(MAX_WAITING)
         self.client_name = b""  # the argument of its last EHLO
@@ -108,7 +108,7 @@ class SessionState:
         self.destination = ""
         self.destination_name = b""
         self.destination_address = b""
-        self.memory = DestinationMemory()
+        self.memory = NOTHING_LEARNT  # of a server there is not yet
         self.another_left = False
         self.banner = b""  # "220 " and its first word: all that is looked at, and the same in all sessions
         self.banner_shown = False  # something of it has reached the client

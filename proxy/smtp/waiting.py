@@ -155,7 +155,7 @@ class EhloReplies(SessionState, ABC):
 
     def finish_ehlo(self, *, unterminated: bool = False) -> None:
         """The reply is over: judge it, repair it, show it in one write."""
-        owed = self.owed.popleft()
+        owed = self.owed.pop(0)
         held = self.held
         raw = b"".join(held) if len(held) > 1 else held[0]
         self.last_code = next((code for line in reversed(held) if (code := code_of(line))), 0)

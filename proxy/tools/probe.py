@@ -11,7 +11,7 @@ about the reply inside TLS from a server that offers it.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TextIO
 
 from proxy.net.identity import certificate_names, judge, spki_sha256
@@ -177,7 +177,7 @@ def judged(heard: EhloHeard, context: EhloContext) -> Judged:
     policy = RepairPolicy()
     result, strict = (
         repair_reply(heard.raw, each, context, unterminated=heard.unterminated)
-        for each in (policy, replace(policy, strict=True))
+        for each in (policy, policy._replace(strict=True))
     )
     return Judged(heard.raw, result, strict)
 
