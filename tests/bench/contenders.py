@@ -58,6 +58,11 @@ def cpu_of(pid: int) -> float:
     return max(living / 1e9, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"))
 
 
+def kernel_of(pid: int) -> float:
+    """Seconds of that in the kernel, to 10 ms."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[12]) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_of(pid: int) -> int:
     """Bytes of resident memory, of one process; what is shared is divided among those that share it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -79,6 +84,9 @@ class Contender:
 
     def cpu(self) -> float:
         return sum(cpu_of(pid) for pid in self.pids())
+
+    def kernel(self) -> float:
+        return sum(kernel_of(pid) for pid in self.pids())
 
     def memory(self) -> int:
         return sum(memory_of(pid) for pid in self.pids())

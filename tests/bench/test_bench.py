@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import contenders, measure
+from tests.bench import contenders, measure, stages
 from tests.bench.contenders import Contender, running
 from tests.bench.measure import Bench, Row
 
@@ -86,3 +86,10 @@ def test_a_goal_for_the_value_itself_is_not_compared_with_another() -> None:
     row.add("haproxy", 3.25)
     row.add("ehlo-proxy", 5.5)
     assert row.markdown("ehlo-proxy") == "| memory | KiB | haproxy 3.25 | 5.50 | 5.50 (5.50 to 5.50) | 6 | yes |  |"
+
+
+def test_every_stage_of_a_session_is_timed_warm_and_cold() -> None:
+    warm, cold = stages.measured(False, 30), stages.measured(True, 30)
+    assert list(warm) == list(cold)
+    assert len(warm) == 10
+    assert sum(cold.values()) > sum(warm.values()) > 5
