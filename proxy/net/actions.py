@@ -164,6 +164,9 @@ def end(carrier: Carrier, action: End) -> None:
 
 MAX_FOUND: Final = 20  # findings outside of an EHLO reply that are told of one session; a server may send them for ever
 
+# What only tells the observer: the peer need not wait for it.
+TELLS: Final = frozenset({EhloReplied, StarttlsAnswered})
+
 DO: Final[dict[type[Any], Callable[[Carrier, Any], None]]] = {
     EhloReplied: ehlo_replied,
     StarttlsAnswered: starttls_answered,

@@ -11,7 +11,7 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from proxy.net.actions import DO
+from proxy.net.actions import DO, TELLS
 from proxy.net.client_hello import TlsRecordPeek
 from proxy.net.connection import ClientConnection, Connection, ServerConnection
 from proxy.net.outgoing import PEER_FULL, SESSION_FULL
@@ -185,7 +185,8 @@ class Carrier:
     # -- doing what the session says ---------------------------------------------------------------------------------
 
     def obey(self, actions: list[Action]) -> None:
-        """Carry the actions out, in order."""
+        """Carry the actions out, in order; but the peer has its bytes before it is told of them."""
+        untold: Action | None = None
         for action in actions:
             kind = type(action)
             if kind is ToClient:
@@ -194,9 +195,17 @@ class Carrier:
                 if self.server is not None:
                     self.server.write(action.data)  # type: ignore[union-attr]  # told by its type
             else:
+                if untold is not None:
+                    DO[type(untold)](self, untold)
+                    untold = None
+                if kind in TELLS:
+                    untold = action
+                    continue
                 DO[kind](self, action)
                 if self.over:
                     return
+        if untold is not None:
+            DO[type(untold)](self, untold)
         session = self.session
         if session is not None:
             client = self.client

@@ -98,9 +98,9 @@ def pump(source: Connection, mask: int) -> None:
             source.finished(source.broken)
             return
         source.moved += count
+        peer.write(_VIEW[:count])
         if carrier.looks:
             carrier.look(source, bytes(_VIEW[:count]))
-        peer.write(_VIEW[:count])
         carrier.active_at = monotonic()
         if source.paused:
             source.may_read = True
