@@ -61,19 +61,22 @@ class Told(NamedTuple):
     """What is told of the findings of one reply: each id once, with whether it was repaired anywhere."""
 
     found: tuple[tuple[str, bool], ...]
-    ids: list[str]
-    repaired: list[str]
+    ids: tuple[str, ...]
+    repaired: tuple[str, ...]
     text: str  # of the line for a reply that is known already
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def told_of(findings: tuple[Finding, ...]) -> Told:
-    """Most replies are the same as those before."""
+    """The findings of one reply, in its order, as they are told; a destination has mostly one reply, so it is kept.
+
+    Few are: a finding quotes the peer, who may send other replies each time.
+    """
     found: dict[str, bool] = {}
     for finding in findings:
         found[finding.id] = found.get(finding.id, False) or finding.repaired
-    ids = list(found)
-    repaired = [finding_id for finding_id, is_repaired in found.items() if is_repaired]
+    ids = tuple(found)
+    repaired = tuple([finding_id for finding_id, is_repaired in found.items() if is_repaired])
     text = f"findings={','.join(ids)} repaired={','.join(repaired) or _NOTHING}"
     return Told(tuple(found.items()), ids, repaired, text)
 

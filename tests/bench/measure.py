@@ -385,9 +385,9 @@ Written by `tests/bench/run --write tests/bench/RESULTS.md`; not typed. Shipped 
 one worker, and one thread of HAProxy. CPU is the time on a processor of the process and its children. A ratio is taken
 within a round and shown as the median of the rounds and their range. `direct` is the load without any proxy.
 
-Where the rest goes: the kernel's part is HAProxy's or near it. The Python of a session costs what the last table shows;
-it runs with warm caches when many sessions come at a time, and with cold ones when a few do, or when the peers' TLS
-handshakes run on the same processors in between. That is what the latencies and the real TLS session pay.
+Where the rest goes: two rows tell the kernel's part beside HAProxy's. The Python of a session costs what the last
+table shows; it runs with warm caches when many sessions come at a time, and with cold ones when a few do, or when the
+peers' TLS handshakes run on the same processors in between. That is what the latencies and the real TLS session pay.
 
 {table}"""
 

@@ -273,5 +273,7 @@ def test_in_a_browser_that_runs_scripts_none_of_a_peers_runs(browser: chromium.B
 
 def test_in_a_browser_the_page_comes_again_by_itself(browser: chromium.Browser, address: str) -> None:
     browser.show(f"http://{address}/", 390, "light")
+    first = browser.evaluate("performance.timeOrigin")
     browser.events.clear()
     browser.wait_for("Page.loadEventFired")
+    assert 8_000 < browser.evaluate("performance.timeOrigin") - first < 15_000  # ms between the two pages

@@ -438,6 +438,8 @@ def test_client_that_talks_on_to_a_lost_server_and_reads_nothing_is_ended(lab: L
         finally:
             over.set()
             talking.join(5)
+    assert not talking.is_alive()
+    assert lab.running.of("session-end", route="talks")[-1]["outcome"] in ("server-reset", "timeout")
 
 
 # -- time-outs -------------------------------------------------------------------------------------------------------

@@ -310,11 +310,14 @@ def test_a_timer_is_called_in_time_while_a_session_is_always_busy(
 
 
 def test_a_timer_that_is_set_to_an_earlier_time_is_called_then(reactor: EPollReactor, poller: Poller) -> None:
-    timer = reactor.callLater(4, reactor.stop)
+    called: list[float] = []
+    timer = reactor.callLater(4, lambda: (called.append(reactor.seconds()), reactor.stop()))
+    asked: list[float] = []
     busy = Busy(poller)
-    busy.do.append(lambda: timer.reset(0.01))
+    busy.do.append(lambda: (asked.append(reactor.seconds()), timer.reset(0.01)))
     poller.soon(busy)
     run(reactor, 3)
+    assert 0.01 <= called[0] - asked[0] < 1
 
 
 def test_other_threads_and_stop_are_heard_while_a_session_is_always_busy(reactor: EPollReactor, poller: Poller) -> None:

@@ -25,6 +25,7 @@ from proxy.smtp.events import (
 from proxy.smtp.policy import BridgePolicy, DestinationMemory, SessionPolicy
 from proxy.smtp.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.smtp.session import Session
+from proxy.smtp.state import MAX_OWED, NOTHING_LEARNT, Phase
 from tests.playbook import (
     BANNER,
     Client,
@@ -233,7 +234,10 @@ def test_nothing_that_happens_is_an_exception_or_breaks_a_bound(
 ) -> None:
     play = player(policy, trusted=trusted, memory=memory)
     for event in [Connected(), *events]:
-        play.happens(event)
+        play.happens(event)  # sees to the bounds, too
+        assert len(play.session.owed) <= MAX_OWED
+        assert not (play.session.phase is Phase.ENDED and play.session.owed)
+    assert DestinationMemory() == NOTHING_LEARNT, "what one session learns without a server, others would know"
 
 
 @settings(UNHURRIED, max_examples=150)

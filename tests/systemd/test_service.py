@@ -160,6 +160,10 @@ def test_what_dies_is_started_again(running: Machine) -> None:
     running.run(f"kill -KILL {pid}")
     wait_until(lambda: running.main_pid(UNIT) not in (0, pid), 20, "another process")
     wait_until(lambda: running.show(UNIT, "ActiveState") == "active", 20, "active")
+    assert running.show(UNIT, "NRestarts") == "1"
+    with Senders(running, 20) as senders:
+        time.sleep(0.5)
+    assert set(senders.ended) == {"completed"}
 
 
 def test_a_bad_configuration_is_told_and_not_tried_again(machine: Machine) -> None:
