@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -265,8 +266,11 @@ def test_more_ready_sockets_than_a_turn_gives_out_come_in_the_next(reactor: EPol
         theirs.close()
 
 
+GIVES_UP = 6.0
+
+
 def run(reactor: EPollReactor, seconds: float = 5.0) -> None:
-    """The reactor's own main loop, until it is stopped; it never takes more than `seconds`."""
+    """The reactor's own main loop, until it is stopped; fails when that takes more than `seconds`."""
     emergency = reactor.callLater(seconds, reactor.crash)
     reactor.run(installSignalHandlers=False)
     assert emergency.active(), "the reactor was not stopped in time"
@@ -274,15 +278,17 @@ def run(reactor: EPollReactor, seconds: float = 5.0) -> None:
 
 
 class Busy(Owner):
-    """Always has something to do."""
+    """Always has something to do; for `GIVES_UP` seconds, so that a reactor that is never gone back to is a failure."""
 
     def __init__(self, poller: Poller) -> None:
         super().__init__()
         self.poller = poller
+        self.until = time.monotonic() + GIVES_UP
         self.do: list[Callable[[], object]] = []  # at the tenth event, the eleventh, ...
 
     def then(self) -> None:
-        self.poller.soon(self)
+        if time.monotonic() < self.until:
+            self.poller.soon(self)
         if len(self.masks) >= 10 and self.do:
             self.do.pop(0)()
 
