@@ -395,6 +395,7 @@ BROKEN = st.lists(st.tuples(_CODES, _SEPARATORS, _WORDS, _ENDS).map(b"".join), m
 RAW = BROKEN | st.binary(max_size=200)
 POLICIES = st.builds(
     RepairPolicy,
+    mode=st.just("repair"),
     strict=st.booleans(),
     greeting=st.sampled_from([b"", b"set.example", b"help", b"gw"]),
     remove=st.sampled_from([(), (b"AUTH",), (b"starttls",), (b"SIZE", b"8BITMIME")]),

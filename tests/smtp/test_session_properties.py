@@ -220,7 +220,14 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 SIDES = st.sampled_from(["starttls", "implicit", "none"])
 POLICIES = st.builds(
     SessionPolicy,
-    repair=st.builds(RepairPolicy, mode=st.sampled_from(["repair", "observe", "off"]), strict=st.booleans()),
+    repair=st.builds(
+        RepairPolicy,
+        mode=st.sampled_from(["repair", "observe", "off"]),
+        strict=st.booleans(),
+        greeting=st.just(b""),
+        remove=st.just(()),
+        add=st.just(()),
+    ),
     xclient=st.booleans(),
     bridge=st.none() | st.builds(BridgePolicy, SIDES, SIDES, st.booleans()),
 )
@@ -265,7 +272,14 @@ def test_where_tls_is_required_no_mail_reaches_the_server_in_clear(
 
 CLEAR = st.builds(
     SessionPolicy,
-    repair=st.builds(RepairPolicy, mode=st.sampled_from(["repair", "observe", "off"])),
+    repair=st.builds(
+        RepairPolicy,
+        mode=st.sampled_from(["repair", "observe", "off"]),
+        strict=st.just(False),
+        greeting=st.just(b""),
+        remove=st.just(()),
+        add=st.just(()),
+    ),
     xclient=st.just(False),
 )
 PEERS: st.SearchStrategy[Event] = st.one_of(
