@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give back its exit code.  `argv` is without the program's name."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) == 2 and words[0] == WORKER:
-        from proxy.daemon.worker import run_worker
+        from proxy.daemon.workers.worker import run_worker
 
         return run_worker(int(words[1]), _reactor())
     arguments = parse(argv)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from proxy.net.own_addresses import own_addresses
+    from proxy.net.going_out.own_addresses import own_addresses
     from proxy.settings import SettingsError, from_arguments, load
 
     path: str = arguments.config or DEFAULT_CONFIG
@@ -83,7 +83,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _probe(arguments: argparse.Namespace) -> int:
-    from proxy.tools import probe
+    from proxy.tools.probe import command as probe
 
     options = probe.ProbeOptions(
         host=arguments.server.host,
@@ -112,8 +112,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from proxy.tools import simulate
-    from proxy.tools.simulated_replies import DEFAULT
+    from proxy.tools.simulate import command as simulate
+    from proxy.tools.simulate.replies import DEFAULT
 
     options = simulate.SimulateOptions(
         listen=arguments.listen,

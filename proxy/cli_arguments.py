@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proxy import __version__
 
 if TYPE_CHECKING:
-    from proxy.settings_values import Destination, Endpoint
+    from proxy.settings.values import Destination, Endpoint
 
 DEFAULT_CONFIG = "/etc/ehlo-proxy/ehlo-proxy.toml"
 MAX_TIMEOUT = 3600.0
@@ -191,7 +191,7 @@ def _checked(read: Callable[[str], T]) -> Callable[[str], T]:
     """`read` for argparse: what does not fit is told in the words of the settings."""
 
     def convert(text: str) -> T:
-        from proxy.settings_problems import Unfit
+        from proxy.settings.problems import Unfit
 
         try:
             return read(text)
@@ -204,8 +204,8 @@ def _checked(read: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def _destination(text: str) -> Destination:
-    from proxy.settings_problems import unfit
-    from proxy.settings_values import destination
+    from proxy.settings.problems import unfit
+    from proxy.settings.values import destination
 
     if text.startswith(("mx:", "original")):
         raise unfit(text, "the host name or address of one server")
@@ -213,8 +213,8 @@ def _destination(text: str) -> Destination:
 
 
 def _endpoint(text: str) -> Endpoint:
-    from proxy.settings_problems import unfit
-    from proxy.settings_values import endpoint
+    from proxy.settings.problems import unfit
+    from proxy.settings.values import endpoint
 
     found = endpoint(text)
     if found is None:
@@ -223,7 +223,7 @@ def _endpoint(text: str) -> Endpoint:
 
 
 def _ehlo_name(text: str) -> str:
-    from proxy.settings_problems import unfit
+    from proxy.settings.problems import unfit
 
     if text and not (text.isascii() and text.isprintable() and " " not in text and len(text) <= 255):
         raise unfit(text, "a name without blanks, of at most 255 ASCII characters")
@@ -231,7 +231,7 @@ def _ehlo_name(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    from proxy.settings_problems import unfit
+    from proxy.settings.problems import unfit
 
     try:
         seconds = float(text.removesuffix("s"))

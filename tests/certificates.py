@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from proxy.net.self_signed import general_name
+from proxy.net.tls.self_signed import general_name
 
 NAME = "mail.domain1.com"
 ADDRESS = "127.0.0.1"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from twisted.internet.epollreactor import EPollReactor
 
-from proxy.net.deadlines import Deadlines
-from proxy.net.poller import Poller
+from proxy.net.waiting.deadlines import Deadlines
+from proxy.net.waiting.poller import Poller
 
 
 class OwnReactor:

@@ -26,10 +26,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
-from proxy.smtp.events import Action, EhloReplied, End, StarttlsAnswered, ToClient, ToServer
-from proxy.smtp.policy import DestinationMemory, SessionPolicy
-from proxy.smtp.session import Session
-from proxy.smtp.state import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
+from proxy.smtp.session.events import Action, EhloReplied, End, StarttlsAnswered, ToClient, ToServer
+from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
+from proxy.smtp.session.session import Session
+from proxy.smtp.session.state import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
 
 BANNER = b"220 mail.example.com ESMTP\r\n"
 MAX_SEGMENT = 65536  # what an edge reads at once, and so what may come on top of a limit

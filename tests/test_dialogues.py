@@ -29,7 +29,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.smtp.events import (
+from proxy.smtp.session.events import (
     Action,
     AskOffers,
     ClientTls,
@@ -49,8 +49,8 @@ from proxy.smtp.events import (
     ToServer,
     XclientOffered,
 )
-from proxy.smtp.policy import BridgePolicy, DestinationMemory, SessionPolicy
-from proxy.smtp.session import Session
+from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
+from proxy.smtp.session.session import Session
 from tests.playbook import (
     Client,
     ClientEnds,

@@ -8,7 +8,7 @@
   change; else the ids of the findings alone.  The text behind the greeting's domain does not count as a change, since
   servers put the client's name there;
 * a destination that is down is told when it goes down and once a minute, with the number of failures since;
-* refusals are told one by one up to twenty a minute from one address, then counted (`proxy.daemon.refusals`).
+* refusals are told one by one up to twenty a minute from one address, then counted (`proxy.daemon.log.refusals`).
 
 `session_ended` is on the path of every mail: when all its values are plain words, as they nearly always are, the line
 is put together in one f-string; the general way in `EventLog.emit` gives the same line and is tested against it.
@@ -25,16 +25,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.daemon.destinations import Destinations, unique
-from proxy.daemon.logs import EventLog, utc
-from proxy.daemon.metrics import Metrics, Snapshot
-from proxy.daemon.refusals import Refusals
-from proxy.daemon.status import LastHour
+from proxy.daemon.admin.destinations import Destinations, unique
+from proxy.daemon.admin.metrics import Metrics, Snapshot
+from proxy.daemon.admin.status import LastHour
+from proxy.daemon.log.logs import EventLog, utc
+from proxy.daemon.log.refusals import Refusals
 
 if TYPE_CHECKING:
     from proxy.net.observer import Story
-    from proxy.smtp.findings import Finding
-    from proxy.smtp.repair import RepairResult
+    from proxy.smtp.reply.findings import Finding
+    from proxy.smtp.reply.repair import RepairResult
 
 EXPIRES_SOON = 14 * 24 * 3600.0
 _A_DAY = 24 * 3600.0
@@ -244,7 +244,7 @@ class Reports:
         return fields
 
     def snapshot(self) -> Snapshot:
-        """All of this process that `proxy.daemon.status` adds up over the workers; JSON-able."""
+        """All of this process that `proxy.daemon.admin.status` adds up over the workers; JSON-able."""
         now = self._now()
         return {
             "metrics": self.metrics.snapshot(),

@@ -19,14 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import __version__
-from proxy.daemon import logs
-from proxy.daemon.internal_errors import catch_errors
-from proxy.daemon.log_writer import LineWriter
+from proxy.daemon.admin.status import RouteShown, StatusBoard
+from proxy.daemon.log import logs
+from proxy.daemon.log.internal_errors import catch_errors
+from proxy.daemon.log.writer import LineWriter
 from proxy.daemon.notify import Notifier, listen_fds
 from proxy.daemon.reports import Reports
 from proxy.daemon.rights import drop_rights, raise_descriptor_limit
 from proxy.daemon.serving import CannotStart, Serving
-from proxy.daemon.status import RouteShown, StatusBoard
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -47,7 +47,7 @@ def run(settings: Settings, reactor: Any, *, reread: Reread | None = None) -> in
     reactor.seconds = time.monotonic
     raise_descriptor_limit()  # workers inherit it
     if settings.service.workers != 1:
-        from proxy.daemon.workers import run_parent
+        from proxy.daemon.workers.parent import run_parent
 
         return run_parent(settings, reactor, reread=reread)
     return Service(settings, reactor, reread).run()
@@ -151,7 +151,7 @@ class Daemon(ABC):
             return
         from twisted.internet.error import CannotListenError
 
-        from proxy.daemon.admin import build_site, is_loopback
+        from proxy.daemon.admin.site import build_site, is_loopback
 
         site = build_site(self.board, loopback=is_loopback(listen.host))
         try:

@@ -11,20 +11,20 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.net import transparent
-from proxy.net.deadlines import Deadlines
-from proxy.net.destination import Surroundings
-from proxy.net.listeners import Listener, open_sockets
-from proxy.net.own_addresses import own_addresses
-from proxy.net.poller import Poller
-from proxy.net.route import RouteRuntime, RouteState
+from proxy.net.carrier.route import RouteRuntime, RouteState
+from proxy.net.coming_in.listeners import Listener, open_sockets
+from proxy.net.going_out import transparent
+from proxy.net.going_out.destination import Surroundings
+from proxy.net.going_out.own_addresses import own_addresses
+from proxy.net.waiting.deadlines import Deadlines
+from proxy.net.waiting.poller import Poller
 
 if TYPE_CHECKING:
-    from proxy.daemon.log_writer import LineWriter
-    from proxy.net.dialer import Names
+    from proxy.daemon.log.writer import LineWriter
+    from proxy.net.going_out.dialer import Names
     from proxy.net.observer import Observer
-    from proxy.net.secure import SecureRoute
-    from proxy.net.tls_contexts import SharedContexts
+    from proxy.net.tls.contexts import SharedContexts
+    from proxy.net.tls.secure import SecureRoute
     from proxy.settings import Listen, Route, Settings
 
 QUIET: Final = (
@@ -147,8 +147,8 @@ class Serving:
         return opened, kept
 
     def _secure(self, route: Route, shared: SharedContexts) -> SecureRoute:
-        from proxy.net.secure import SecureRoute
-        from proxy.net.tls import TlsContexts, TlsProblem, memory_deny_write_execute_active
+        from proxy.net.tls.channel import TlsContexts, TlsProblem, memory_deny_write_execute_active
+        from proxy.net.tls.secure import SecureRoute
 
         if sentence := memory_deny_write_execute_active():
             raise CannotStart(f"route {route.name}: {sentence}")
@@ -191,7 +191,7 @@ class Serving:
 
     def _resolver(self) -> Names:
         if self._names is None:
-            from proxy.net.resolver import Resolver
+            from proxy.net.going_out.names.resolver import Resolver
 
             self._names = Resolver(self.poller, self.deadlines)
         return self._names

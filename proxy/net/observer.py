@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from proxy.smtp.repair import RepairResult
+from proxy.smtp.reply.repair import RepairResult
 
 
 class Story:

@@ -22,11 +22,11 @@ from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 from typing import Final, TextIO
 
-from proxy.net.own_addresses import own_addresses
+from proxy.net.going_out.own_addresses import own_addresses
 from proxy.settings import Address, Settings, SettingsError, Warning_, examine, warnings
-from proxy.settings_files import unwise_files
-from proxy.settings_reading import Reading
-from proxy.settings_rules import back_to_us, leads_to, listeners
+from proxy.settings.files import unwise_files
+from proxy.settings.reading import Reading
+from proxy.settings.rules import back_to_us, leads_to, listeners
 
 LOOK_UP_WITHIN: Final = 5.0
 Found = dict[tuple[str, int], list[str] | str]  # addresses, or the reason why there are none

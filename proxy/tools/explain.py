@@ -1,6 +1,6 @@
 """`ehlo-proxy explain`: the catalogue of findings, or one of them at length.
 
-All that is said here stands in `proxy.smtp.findings`, and the README's table is drawn from the same place by
+All that is said here stands in `proxy.smtp.reply.findings`, and the README's table is drawn from the same place by
 `markdown_table`.  The reply that comes out is not written down anywhere: it is the example, repaired.
 
 Exit codes: 0; 2 for an id that does not exist.
@@ -13,10 +13,10 @@ import sys
 import textwrap
 from typing import TextIO
 
-from proxy.smtp.ehlo import split_before_banner
-from proxy.smtp.findings import BANNER, CATALOGUE, FindingKind
 from proxy.smtp.lines import split_lines
-from proxy.smtp.repair import EhloContext, RepairPolicy, repair_reply
+from proxy.smtp.reply.ehlo import split_before_banner
+from proxy.smtp.reply.findings import BANNER, CATALOGUE, FindingKind
+from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.tools.repair import printable
 
 _WIDTH = 78

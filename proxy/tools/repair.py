@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 from typing import TextIO
 
-from proxy.smtp.ehlo_lines import EhloLine
-from proxy.smtp.findings import Finding
 from proxy.smtp.lines import split_lines
-from proxy.smtp.repair import EhloContext, RepairPolicy, RepairResult, repair_reply
+from proxy.smtp.reply.ehlo_lines import EhloLine
+from proxy.smtp.reply.findings import Finding
+from proxy.smtp.reply.repair import EhloContext, RepairPolicy, RepairResult, repair_reply
 
 
 def run(stdin_bytes: bytes, banner: bytes, as_json: bool, out: TextIO, err: TextIO) -> int:

@@ -1,4 +1,4 @@
-"""`replay FILE`: a transcript of `proxy.net.record`, client and server side by side.
+"""`replay FILE`: a transcript of `proxy.net.carrier.record`, client and server side by side.
 
 Exit: 0; 2 when the file can't be read or is no transcript.  A transcript that breaks off in its last line, because the
 process did, is shown as far as it goes.
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from proxy.tools.dialogue import Dialogue, Spoken, printable, style_for, width_for
 
-MAX_TRANSCRIPT = 64 * 1024 * 1024  # bytes; `proxy.net.record` writes at most 1 MiB
+MAX_TRANSCRIPT = 64 * 1024 * 1024  # bytes; `proxy.net.carrier.record` writes at most 1 MiB
 FORMAT = 1
 
 
@@ -107,7 +107,7 @@ def _title(head: dict[str, Any]) -> str:
 
 def claim(finding: str) -> str:
     """The catalogue's words for a finding; empty for an id that it does not have (a transcript of another version)."""
-    from proxy.smtp.findings import CATALOGUE
+    from proxy.smtp.reply.findings import CATALOGUE
 
     kind = CATALOGUE.get(finding)
     return kind.claim if kind is not None else ""

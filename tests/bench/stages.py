@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any, cast
 
-from proxy.daemon.logs import EventLog
+from proxy.daemon.log.logs import EventLog
 from proxy.daemon.reports import Reports
-from proxy.net.deadlines import Deadlines
-from proxy.net.destination import Server, Surroundings
-from proxy.net.route import RouteRuntime, RouteState
+from proxy.net.carrier.route import RouteRuntime, RouteState
+from proxy.net.going_out.destination import Server, Surroundings
+from proxy.net.waiting.deadlines import Deadlines
 from proxy.settings import from_arguments
 
 SESSIONS = 1500

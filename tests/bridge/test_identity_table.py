@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxy.net.identity import spki_sha256
+from proxy.net.tls.identity import spki_sha256
 from tests.bridge.parties import INSIDE_REPAIRED, VERSIONS, Keys, Server, bridge, hello, secure
 from tests.certificates import KINDS, NAME, Issued, make
 from tests.proxy_process import Running, running_proxy

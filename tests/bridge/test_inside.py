@@ -13,7 +13,7 @@ import time
 import pytest
 from OpenSSL import SSL
 
-from proxy.net.tls import TlsChannel, server_side
+from proxy.net.tls.channel import TlsChannel, server_side
 from proxy.settings import Tls
 from tests.bridge.parties import (
     INSIDE_REPAIRED,

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from proxy.tools.simulated_replies import BROKEN
+from proxy.tools.simulate.replies import BROKEN
 from tests.clients import lab as labs
 from tests.clients import postfix as postfixes
 from tests.clients.lab import Lab

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from twisted.internet import reactor
 
-from proxy.tools.incoming import Mail
-from proxy.tools.simulated_replies import BROKEN, GOOD_REPLIES
-from proxy.tools.simulated_server import ServerSideTls, SimulatedServer
+from proxy.tools.simulate.incoming import Mail
+from proxy.tools.simulate.replies import BROKEN, GOOD_REPLIES
+from proxy.tools.simulate.server import ServerSideTls, SimulatedServer
 
 
 def main(folder: Path, wanted: list[str]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.smtp.findings import CATALOGUE
-from proxy.tools.simulated_replies import BROKEN
+from proxy.smtp.reply.findings import CATALOGUE
+from proxy.tools.simulate.replies import BROKEN
 from tests.clients import postfix as postfixes
 from tests.clients.matrix import POSTFIX, Table, cell, markdown, measure, read, versions, write
 from tests.clients.senders import ALL

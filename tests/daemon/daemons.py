@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 
-from proxy.daemon.logs import EventLog
-from proxy.daemon.metrics import Metrics
+from proxy.daemon.admin.metrics import Metrics
+from proxy.daemon.log.logs import EventLog
 from proxy.daemon.reports import Reports
 from proxy.net.observer import Story
-from proxy.smtp import repair
-from proxy.smtp.repair import RepairResult
+from proxy.smtp.reply import repair
+from proxy.smtp.reply.repair import RepairResult
 
 BROKEN = ("250-STARTTLS", "250-mail.domain1.com", "250 HELP")
 MENDED = ("250-mail.domain1.com", "250-STARTTLS", "250 HELP")
@@ -23,7 +23,7 @@ def reply_of(
     after = after or before
     kind = getattr(repair, "Finding", None)
     if kind is None:
-        from proxy.smtp.findings import Finding as kind  # type: ignore[no-redef]  # where it lives otherwise
+        from proxy.smtp.reply.findings import Finding as kind  # type: ignore[no-redef]  # where it lives otherwise
     return RepairResult(
         reply="".join(line + "\r\n" for line in after).encode("latin-1") + b" " * size,
         changed=before != after,

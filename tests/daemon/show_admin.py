@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import sys
 
-from proxy.daemon.admin import build_site
-from proxy.daemon.status import RouteShown, StatusBoard
+from proxy.daemon.admin.site import build_site
+from proxy.daemon.admin.status import RouteShown, StatusBoard
 from tests.daemon.daemons import BROKEN, Daemon, ended, reply_of
 
 DAY = 24 * 3600.0

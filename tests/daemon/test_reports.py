@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.daemon.logs import EventLog
+from proxy.daemon.log.logs import EventLog
 from proxy.daemon.reports import Reports, session_prefix
 from proxy.net.observer import Story
 from tests.daemon.daemons import BROKEN, MENDED, Daemon, ended, reply_of

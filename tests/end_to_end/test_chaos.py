@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from proxy.net.splice import MAX_SPARE
+from proxy.net.relay.splice import MAX_SPARE
 from tests.loopback import wait_until
 from tests.proxy_process import route, running_proxy
 from tests.scripted import BANNER, BROKEN, GOOD, Peer, ScriptedServer, connect, together

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from proxy.net.splice import MAX_PIPES
+from proxy.net.relay.splice import MAX_PIPES
 from tests.end_to_end.lab import Lab, case, open_lab
 from tests.loopback import wait_until
 from tests.proxy_process import Running, allowed, proxy

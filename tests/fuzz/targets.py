@@ -10,18 +10,18 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.net import proxy_header
-from proxy.net.client_hello import TlsRecordPeek
+from proxy.net.coming_in import proxy_header
+from proxy.net.tls.client_hello import TlsRecordPeek
 from proxy.settings import SettingsError, parse
-from proxy.smtp.commands import READ, argument_of, verb_of
-from proxy.smtp.ehlo import MAX_LINES, ReplyProgress, looks_like_ehlo_line, split_before_banner
-from proxy.smtp.ehlo_lines import EhloLine
-from proxy.smtp.events import FreshConnection, NextDestination, ToClient, ToServer
 from proxy.smtp.lines import LineBuffer, split_lines, without_end
-from proxy.smtp.policy import BridgePolicy, DestinationMemory, SessionPolicy
-from proxy.smtp.repair import EhloContext, RepairPolicy, repair_reply
-from proxy.smtp.replies import code_of, ends_reply, parse_line
-from proxy.smtp.session import Session
+from proxy.smtp.reply.ehlo import MAX_LINES, ReplyProgress, looks_like_ehlo_line, split_before_banner
+from proxy.smtp.reply.ehlo_lines import EhloLine
+from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
+from proxy.smtp.reply.replies import code_of, ends_reply, parse_line
+from proxy.smtp.session.commands import READ, argument_of, verb_of
+from proxy.smtp.session.events import FreshConnection, NextDestination, ToClient, ToServer
+from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
+from proxy.smtp.session.session import Session
 from tests.fuzz import words
 from tests.playbook import (
     Client,
@@ -233,8 +233,8 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    "header": Target(header, words.HEADER, "proxy/net/proxy_header", words.HEADER_SEEDS),
-    "hello": Target(hello, words.HELLO, "proxy/net/client_hello", words.HELLO_SEEDS),
+    "header": Target(header, words.HEADER, "proxy/net/coming_in/proxy_header", words.HEADER_SEEDS),
+    "hello": Target(hello, words.HELLO, "proxy/net/tls/client_hello", words.HELLO_SEEDS),
     "lines": Target(lines, words.LINES, "proxy/smtp/lines", words.LINES_SEEDS),
     "repair": Target(repair, words.REPAIR, "proxy/smtp", words.REPAIR_SEEDS),
     "replies": Target(replies, words.REPLIES, "proxy/smtp", words.REPLIES_SEEDS),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.net.proxy_header import SIGNATURE
-from proxy.smtp.extensions import KEYWORDS
+from proxy.net.coming_in.proxy_header import SIGNATURE
+from proxy.smtp.reply.extensions import KEYWORDS
 
 
 def record(side: str, text: bytes) -> bytes:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from proxy.tools.simulated_replies import BROKEN as REPLIES
-from proxy.tools.simulated_replies import Piece
+from proxy.tools.simulate.replies import BROKEN as REPLIES
+from proxy.tools.simulate.replies import Piece
 from tests.scripted import BANNER, BROKEN, Mailbox, Peer, Script, servers
 
 NAMES = ("mail", "behind", "other", "hostile")

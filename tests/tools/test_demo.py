@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.net.self_signed import make_self_signed
+from proxy.net.tls.self_signed import make_self_signed
 from proxy.tools import demo
 from proxy.tools.children import Child, ChildFailed
 from proxy.tools.demo import LETTER, SERVER_NAME, Outcome

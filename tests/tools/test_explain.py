@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from proxy.smtp.findings import CATALOGUE
+from proxy.smtp.reply.findings import CATALOGUE
 from proxy.tools.explain import all_text, explain_all, explain_one, markdown_table, one_text, repaired_example
 
 EXAMPLE_CHANGES = {kind.id for kind in CATALOGUE.values() if kind.done == "repair"} | {"line-too-long"}

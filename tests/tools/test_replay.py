@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from proxy.net.carrier.record import FORMAT, Recorders
 from proxy.net.observer import Story
-from proxy.net.record import FORMAT, Recorders
-from proxy.smtp.findings import CATALOGUE
+from proxy.smtp.reply.findings import CATALOGUE
 from proxy.tools import replay
 from proxy.tools.dialogue import (
     Dialogue,

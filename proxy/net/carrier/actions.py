@@ -1,0 +1,186 @@
+"""What each action of the session means at the edge, but for the bytes, which the carrier sends by itself.
+
+One function an action, in one table; the carrier knows nothing of what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.net.relay.outgoing import SESSION_FULL
+from proxy.smtp.session.events import (
+    AskOffers,
+    ClientTls,
+    DropServer,
+    EhloReplied,
+    End,
+    FinishServer,
+    Found,
+    FreshConnection,
+    Injected,
+    NextDestination,
+    ReleaseClient,
+    ReleaseServer,
+    ServerTls,
+    StarttlsAnswered,
+    XclientOffered,
+)
+
+if TYPE_CHECKING:
+    from proxy.net.carrier.carrier import Carrier
+
+
+def ehlo_replied(carrier: Carrier, action: EhloReplied) -> None:
+    story = carrier.story
+    result = action.result
+    mode = carrier.route.policy.repair.mode
+    if result.refused:
+        story.ehlo = "refused"
+    elif result.changed and mode == "repair":
+        story.ehlo = "repaired"
+    elif story.ehlo != "repaired":
+        story.ehlo = "observed" if mode == "observe" and result.findings else "good"
+    if result.findings:
+        fresh = [f.id for f in result.findings if f.repaired and f.id not in story.repaired]
+        if fresh:
+            story.repaired = (*story.repaired, *fresh)
+    if carrier.dial is not None:
+        carrier.dial.succeeded()
+    carrier.route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
+    if carrier.recorder is not None and result.changed:
+        carrier.recorder.repaired(
+            result.before, result.after, [f.id for f in result.findings if f.repaired], monotonic()
+        )
+
+
+def starttls_answered(carrier: Carrier, action: StarttlsAnswered) -> None:
+    carrier.route.observer.starttls_answered(carrier.story, action.result)
+
+
+def injected(carrier: Carrier, action: Injected) -> None:
+    carrier.route.observer.injected(carrier.story, action.event, action.detail)
+
+
+def found(carrier: Carrier, action: Found) -> None:
+    if action.repaired and action.finding not in carrier.story.repaired:
+        carrier.story.repaired = (*carrier.story.repaired, action.finding)
+    carrier.found += 1
+    if carrier.found > MAX_FOUND:
+        return
+    carrier.route.observer.noticed(
+        carrier.story,
+        "ehlo-findings",
+        "info",
+        {
+            "findings": [action.finding],
+            "repaired": action.repaired,
+            "before": list(action.lines),
+            "after": [],
+            "phase": "late",
+        },
+    )
+
+
+def xclient_offered(carrier: Carrier, action: XclientOffered) -> None:
+    carrier.route.say_xclient_remedy(carrier.story)
+
+
+def release_client(carrier: Carrier, action: ReleaseClient) -> None:
+    carrier.client.relaying = True
+    carrier.client.resume(SESSION_FULL)  # the session has given out all that it held
+    assert carrier.session is not None
+    carrier.active_at = carrier.session.now
+    if carrier.recorder is not None:
+        carrier.recorder.let_go("client", monotonic(), b"")
+        carrier.looks = True
+
+
+def release_server(carrier: Carrier, action: ReleaseServer) -> None:
+    server = carrier.server
+    assert server is not None
+    server.relaying = True
+    if action.tls and carrier.story.tls == "none":
+        carrier.story.tls = "passthrough"
+    if carrier.recorder is not None:
+        if action.tls:
+            carrier.recorder.tls_started(monotonic())
+        else:
+            carrier.recorder.let_go("server", monotonic(), b"")
+    carrier.looks = carrier.recorder is not None
+    carrier.session = None
+    carrier.active_at = monotonic()
+    carrier.set_deadline()
+
+
+def finish_server(carrier: Carrier, action: FinishServer) -> None:
+    if carrier.server is not None:
+        carrier.server.finish(clean=carrier.client.end_was_clean)
+    carrier.half_closed_at = carrier.active_at = monotonic()
+    if carrier.client.relaying:
+        carrier.set_deadline()
+
+
+def next_destination(carrier: Carrier, action: NextDestination) -> None:
+    carrier.drop_server()
+    assert carrier.dial is not None
+    carrier.dial.next(action.reason)
+
+
+def fresh_connection(carrier: Carrier, action: FreshConnection) -> None:
+    carrier.drop_server()
+    if carrier.dial is not None:
+        carrier.dial.cancel()
+    story = carrier.story
+    carrier.dial = carrier.route.dialer.dial(carrier, (story.client, story.client_port), carrier.original, story)
+
+
+def drop_server(carrier: Carrier, action: DropServer) -> None:
+    carrier.drop_server()
+
+
+def ask_offers(carrier: Carrier, action: AskOffers) -> None:
+    carrier.offers = carrier.route.ask_offers(carrier)
+
+
+def server_tls(carrier: Carrier, action: ServerTls) -> None:
+    assert carrier.route.secure is not None
+    handshake = carrier.securing_server = carrier.route.secure.server(carrier)
+    handshake.ready(0)
+
+
+def client_tls(carrier: Carrier, action: ClientTls) -> None:
+    assert carrier.route.secure is not None
+    handshake = carrier.securing_client = carrier.route.secure.client(carrier)
+    handshake.ready(0)
+
+
+def end(carrier: Carrier, action: End) -> None:
+    carrier.end(
+        action.outcome, action.by, action.reason, reset_client=action.reset_client, reset_server=action.reset_server
+    )
+
+
+MAX_FOUND: Final = 20  # findings outside of an EHLO reply that are told of one session; a server may send them for ever
+
+# What only tells the observer: the peer need not wait for it.
+TELLS: Final = frozenset({EhloReplied, StarttlsAnswered})
+
+DO: Final[dict[type[Any], Callable[[Carrier, Any], None]]] = {
+    EhloReplied: ehlo_replied,
+    StarttlsAnswered: starttls_answered,
+    Injected: injected,
+    Found: found,
+    XclientOffered: xclient_offered,
+    ReleaseClient: release_client,
+    ReleaseServer: release_server,
+    FinishServer: finish_server,
+    NextDestination: next_destination,
+    FreshConnection: fresh_connection,
+    DropServer: drop_server,
+    AskOffers: ask_offers,
+    ServerTls: server_tls,
+    ClientTls: client_tls,
+    End: end,
+}

@@ -1,0 +1,355 @@
+"""One session at the edge: feeds the pure `Session`, does what it is told, and carries the rest.
+
+A `Carrier` is made when a client was admitted.  It dials, owns both connections, keeps the session's deadlines, tells
+the observer, and sees the session to its end, which is told exactly once.  When the session has let go of both
+directions it is dropped, and what is left is a relay: bytes, FIN for FIN, reset for reset, and two time-outs.
+"""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from proxy.net.carrier.actions import DO, TELLS
+from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
+from proxy.net.relay.outgoing import PEER_FULL, SESSION_FULL
+from proxy.net.tls.client_hello import TlsRecordPeek
+from proxy.smtp.session.events import (
+    Action,
+    ToClient,
+    ToServer,
+)
+from proxy.smtp.session.session import Session
+
+if TYPE_CHECKING:
+    from proxy.net.carrier.offers import OffersQuestion
+    from proxy.net.carrier.record import Recorder
+    from proxy.net.carrier.route import RouteRuntime
+    from proxy.net.going_out.destination import Server
+    from proxy.net.going_out.dial import Dial
+    from proxy.net.observer import Story
+    from proxy.net.tls.secure import Handshake
+
+HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
+
+
+class Carrier:
+    """Made by a listener; `begin` starts it."""
+
+    __slots__ = (
+        "active_at", "client", "dial", "due", "found", "half_closed_at", "looks", "offers", "original", "over", "peek",
+        "recorder", "route", "securing_client", "securing_server", "server", "session", "story",
+    )  # fmt: skip
+
+    def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
+        """`sock` is accepted and non-blocking; `trusted`: this client may use XCLIENT."""
+        self.route = route
+        self.story = story
+        now = monotonic()
+        self.session: Session | None = Session(route.policy, now, client_trusted=trusted, client_address=story.client)
+        self.client = ClientConnection(sock, self, route.poller, route.deadlines)
+        self.server: ServerConnection | None = None
+        self.dial: Dial | None = None
+        self.peek: TlsRecordPeek | None = None
+        self.recorder: Recorder | None = route.recorders.begin(story, now) if route.recorders is not None else None
+        self.looks = False  # what is relayed is to be shown to `look`
+        self.securing_client: Handshake | None = None  # the handshakes that are under way
+        self.securing_server: Handshake | None = None
+        self.offers: OffersQuestion | None = None  # the question about XCLIENT that is under way
+        self.due: float | None = None  # what `deadlines` knows
+        self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
+        self.active_at = now
+        self.half_closed_at = 0.0
+        self.found = 0  # findings outside of an EHLO reply
+        self.over = False
+
+    def begin(self, original: tuple[str, int] | None, *, registered: bool = False) -> None:
+        """Connect first, and read the client meanwhile: what it says early waits."""
+        route = self.route
+        self.original = original
+        if registered:
+            route.poller.replace(self.client.sock.fileno(), self.client)
+            route.poller.soon(self.client)  # what stands behind the PROXY header was told already
+        else:
+            route.poller.add(self.client.sock.fileno(), self.client)
+        if route.secure is not None and self.implicit:
+            handshake = self.securing_client = route.secure.client(self)
+            handshake.ready(0)
+            if self.over:
+                return
+        self.dial = route.dialer.dial(self, (self.story.client, self.story.client_port), original, self.story)
+
+    # -- what the dial tells -----------------------------------------------------------------------------------------
+
+    def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
+        """The way is free: the session goes on with the server's banner."""
+        route = self.route
+        dial = self.dial
+        session = self.session
+        assert dial is not None
+        assert session is not None
+        now = monotonic()
+        story = self.story
+        story.destination = (
+            f"{server.address}:{server.port}" if ":" not in server.address else f"[{server.address}]:{server.port}"
+        )
+        story.destination_name = server.name if server.name != server.address else ""
+        connection = self.server = ServerConnection(sock, self, route.poller, route.deadlines)
+        connection.peer = self.client
+        self.client.peer = connection
+        route.poller.replace(sock.fileno(), connection)
+        route.observer.destination_connected(story, now - dial.started_at)
+        if route.settings.send_proxy_protocol:
+            connection.write(route.proxy_header(self))
+        self.obey(
+            session.server_connected(
+                now,
+                name=server.name,
+                address=server.address,
+                port=server.port,
+                memory=route.memory_of(server),
+                another_left=dial.another_left,
+            )
+        )
+        if not self.over and self.server is connection:
+            connection.ready(mask)
+
+    def server_unreachable(self, status: str, reason: str, server: Server | None) -> None:
+        """No destination is left."""
+        if self.session is not None:
+            where = str(server) if server is not None else ", ".join(str(d) for d in self.route.settings.destination)
+            self.obey(self.session.unreachable(status, reason, where, monotonic()))
+
+    # -- what the connections tell -----------------------------------------------------------------------------------
+
+    def client_data(self, data: bytes, now: float) -> None:
+        """Bytes of the client that the session reads."""
+        session = self.session
+        if session is None:
+            return
+        self.story.bytes_from_client += len(data)
+        if self.recorder is not None:
+            self.recorder.client_bytes(data, now)
+        self.obey(session.client_data(data, now))
+        if self.session is None:
+            if self.story.tls == "passthrough" and data[:1] == HANDSHAKE_RECORD:
+                peek = self.peek = TlsRecordPeek()  # the ClientHello is what made the session let go
+                peek.feed_client(data)
+                self.looks = True
+        elif not session.wants_client:
+            self.client.pause(SESSION_FULL)
+
+    def server_data(self, data: bytes, now: float) -> None:
+        """Bytes of the server that the session reads."""
+        session = self.session
+        if session is None:
+            return
+        self.story.bytes_from_server += len(data)
+        if self.recorder is not None:
+            self.recorder.server_bytes(data, now)
+        self.obey(session.server_data(data, now))
+
+    def ended(self, connection: Connection, reset: bool) -> None:
+        """Nothing more comes from one side."""
+        now = monotonic()
+        session = self.session
+        if session is None:
+            self._relay_ended(connection, reset)
+        elif connection is self.client:
+            self.obey(session.client_ended(reset, now))
+        else:
+            self.obey(session.server_ended(reset, now))
+            if self.session is None and not self.over:
+                self._relay_ended(connection, reset)
+
+    def _relay_ended(self, connection: Connection, reset: bool) -> None:
+        """FIN for FIN, reset for reset."""
+        side = "client" if connection is self.client else "server"
+        if reset:
+            self.end(f"{side}-reset", side, "", reset_client=side == "server", reset_server=side == "client")
+            return
+        other = self.server if connection is self.client else self.client
+        if other is None or other.ended:
+            # The side that ended last is the one that closed; with both ended the relay is complete.
+            self.end("completed", side, "")
+            return
+        other.finish(clean=connection.end_was_clean)
+        self.half_closed_at = self.active_at = monotonic()
+        self.set_deadline()
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours; the poller has logged it."""
+        self.end("error", "proxy", f"internal error: {type(error).__name__}", reset_client=True, reset_server=True)
+
+    # -- doing what the session says ---------------------------------------------------------------------------------
+
+    def obey(self, actions: list[Action]) -> None:
+        """Carry the actions out, in order; but the peer has its bytes before it is told of them."""
+        untold: Action | None = None
+        for action in actions:
+            kind = type(action)
+            if kind is ToClient:
+                self.client.write(action.data)  # type: ignore[union-attr]  # told by its type
+            elif kind is ToServer:
+                if self.server is not None:
+                    self.server.write(action.data)  # type: ignore[union-attr]  # told by its type
+            else:
+                if untold is not None:
+                    DO[type(untold)](self, untold)
+                    untold = None
+                if kind in TELLS:
+                    untold = action
+                    continue
+                DO[kind](self, action)
+                if self.over:
+                    return
+        if untold is not None:
+            DO[type(untold)](self, untold)
+        session = self.session
+        if session is not None:
+            client = self.client
+            if client.paused & SESSION_FULL and session.wants_client:
+                client.resume(SESSION_FULL)
+            due = self.due
+            if due is None or session.silent_until is not None or due > session.now + self.route.shortest:
+                deadline = session.deadline
+                if deadline is not None and (due is None or deadline < due):
+                    self.due = deadline
+                    self.route.deadlines.at(deadline, self)
+
+    def look(self, source: Connection, data: bytes) -> None:
+        """What is relayed is looked at, for the log until the hellos have been seen, and for the transcript; nothing
+        is held for it."""
+        from_client = source is self.client
+        peek = self.peek
+        if peek is not None:
+            if from_client:
+                peek.feed_client(data)
+            else:
+                peek.feed_server(data)
+            if peek.done:
+                self._peeked()
+        recorder = self.recorder
+        if recorder is not None:
+            if from_client:
+                recorder.client_bytes(data, monotonic())
+            else:
+                recorder.server_bytes(data, monotonic())
+        wanted = recorder is not None and (recorder.wants("client") or recorder.wants("server"))
+        self.looks = self.peek is not None or wanted
+
+    def _peeked(self) -> None:
+        peek, self.peek = self.peek, None
+        if peek is not None and (peek.sni or peek.version):
+            self.story.sni = peek.sni
+            self.story.tls_version = peek.version
+            self.route.observer.tls_started(self.story, "passthrough", peek.version, peek.sni, peek.cipher, "", 0.0)
+
+    def drop_server(self) -> None:
+        server, self.server = self.server, None
+        if server is not None:
+            server.peer = None
+            server.close(reset=False, abort_after=self.route.settings.timeouts.abort)
+        self.client.peer = None
+        self.client.resume(PEER_FULL)
+
+    def offers_known(self, offered: bool | None) -> None:
+        """The answer about XCLIENT."""
+        self.offers = None
+        if self.session is not None:
+            self.obey(self.session.offers_known(offered, monotonic()))
+
+    # -- TLS ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the client speaks TLS from its first byte."""
+        bridge = self.route.policy.bridge
+        return bridge is not None and bridge.client == "implicit"
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def set_deadline(self) -> None:
+        """For a relay, also of one direction only: nothing for too long, either way."""
+        timeouts = self.route.settings.timeouts
+        span = timeouts.half_closed if self.half_closed_at else timeouts.idle
+        when = self.active_at + span
+        if self.due is None or when < self.due:
+            self.due = when
+            self.route.deadlines.at(when, self)
+
+    def deadline_passed(self, now: float) -> None:
+        """Some deadline that was set has come; the real one may have moved on since."""
+        self.due = None
+        if self.over:
+            return
+        now = monotonic()
+        session = self.session
+        if session is not None and not (self.client.relaying and session.deadline is None):
+            self.obey(session.time_passed(now))
+            return
+        timeouts = self.route.settings.timeouts
+        span = timeouts.half_closed if self.half_closed_at else timeouts.idle
+        if now >= self.active_at + span:
+            why = "the other side did not end in time" if self.half_closed_at else "no byte either way in time"
+            self.end("timeout", "proxy", why)
+        else:
+            self.set_deadline()
+
+    def drain(self, quiet_for: float) -> None:
+        """The service stops.  A session that has let go may end by itself, unless it has been quiet so long."""
+        if self.session is not None:
+            self.obey(self.session.drain(monotonic()))
+        if (
+            not self.over
+            and (self.session is None or self.client.relaying)
+            and monotonic() - self.active_at >= quiet_for
+        ):
+            self.end("aborted", "proxy", "quiet while the service is being stopped")
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end(
+        self, outcome: str, by: str, reason: str, *, reset_client: bool = False, reset_server: bool = False
+    ) -> None:
+        """Tell the end, once, and close what is open."""
+        if self.over:
+            return
+        self.over = True
+        route = self.route
+        story = self.story
+        if self.peek is not None:
+            self._peeked()
+        client = self.client
+        server = self.server
+        self.session = None
+        story.outcome = outcome
+        story.by = by
+        story.reason = reason
+        story.bytes_from_client += client.moved
+        if server is not None:
+            story.bytes_from_server += server.moved
+        if self.due is not None:
+            route.deadlines.cancel(self)
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        if self.securing_server is not None:
+            self.securing_server.cancel()
+        if self.securing_client is not None and client.pending is None:
+            self.securing_client.cancel()  # with something to say to the client, it is let through to say it
+        self.securing_server = self.securing_client = None
+        if self.offers is not None:
+            self.offers.forget(self)
+            self.offers = None
+        abort_after = route.settings.timeouts.abort
+        client_clean = server is None or server.channel is None or server.end_was_clean
+        if server is not None:
+            server_clean = client.channel is None or client.end_was_clean
+            server.close(reset=reset_server, abort_after=abort_after, clean=server_clean)
+        client.close(reset=reset_client, abort_after=abort_after, clean=client_clean)
+        if self.recorder is not None:
+            self.recorder.end(monotonic())
+        route.session_over(self)
+        route.observer.session_ended(story, monotonic() - story.started_at)

@@ -1,0 +1,244 @@
+"""What the sessions of one route share: its settings ready for use, and what outlives a reload.
+
+`RouteState` is kept by the route's name for as long as the service runs: the open sessions, what is known of its
+destinations.  `RouteRuntime` is made anew from each configuration; a session goes on with the one it began with.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from proxy.net.carrier.carrier import Carrier
+from proxy.net.carrier.offers import OffersQuestion
+from proxy.net.carrier.record import Recorders
+from proxy.net.coming_in import proxy_header
+from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, parsed
+from proxy.net.going_out.dialer import Dialer, Names
+from proxy.net.observer import Observer, Story
+from proxy.smtp.reply.repair import RepairPolicy
+from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
+from proxy.smtp.session.state import BANNER_OR_NEXT
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxy.net.tls.secure import SecureRoute
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
+    from proxy.settings import Route
+
+MAX_REMEMBERED: Final = 4096  # destinations, and client addresses whose admission is remembered
+REMEDY_EVERY: Final = 60.0  # seconds between two lines about the same thing
+
+_numbers = count(1)
+
+
+class RouteState:
+    """What outlives a reload of one route."""
+
+    __slots__ = ("client_sessions", "draining", "failures", "memories", "questions", "remedy_at", "sessions")
+
+    def __init__(self) -> None:
+        self.sessions: set[Carrier] = set()
+        self.client_sessions: dict[str, int] = {}  # open sessions of each client address
+        self.failures = FailureMemory()
+        self.memories: dict[tuple[str, int], DestinationMemory] = {}
+        self.questions: dict[str, OffersQuestion] = {}
+        self.remedy_at = -REMEDY_EVERY
+        self.draining = False
+
+
+class RouteRuntime:
+    """One route as it is configured now."""
+
+    __slots__ = (
+        "allowed", "deadlines", "dialer", "max_sessions", "max_sessions_per_client", "observer", "original", "policy",
+        "poller", "recorders", "secure", "settings", "shortest", "state", "trusted", "xclient_trusted",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        settings: Route,
+        *,
+        state: RouteState,
+        poller: Poller,
+        deadlines: Deadlines,
+        observer: Observer,
+        names: Callable[[], Names],
+        surroundings: Surroundings,
+        host_name: str,
+        secure: SecureRoute | None,
+        share: int = 1,
+    ) -> None:
+        """`share`: among how many processes the route's limits are divided."""
+        self.settings = settings
+        self.state = state
+        self.poller = poller
+        self.deadlines = deadlines
+        self.observer = observer
+        self.secure = secure
+        self.policy = session_policy(settings, host_name)
+        self.dialer = Dialer(settings, poller, deadlines, names, observer, state.failures, surroundings)
+        self.recorders: Recorders | None = None
+        if settings.record.directory:
+            self.recorders = Recorders(
+                settings.record.directory, settings.record.bytes, settings.record.sessions, self._complain
+            )
+        timeouts = settings.timeouts
+        # No deadline but the end of a silence is sooner.
+        self.shortest = min(timeouts.banner, timeouts.command, timeouts.half_closed)
+        if len(settings.destination) > 1 or settings.destination[0].kind != "address":
+            self.shortest = min(self.shortest, BANNER_OR_NEXT)
+        self.original = any(d.kind == "original" for d in settings.destination)
+        self.max_sessions = max(1, settings.max_sessions // share)
+        per_client = settings.max_sessions_per_client
+        self.max_sessions_per_client = max(1, per_client // share) if per_client else 0
+        self.allowed: dict[str, bool] = {}
+        self.trusted: dict[str, bool] = {}
+        self.xclient_trusted = settings.source == "client"
+
+    # -- admission ---------------------------------------------------------------------------------------------------
+
+    def is_allowed(self, address: str) -> bool:
+        """Whether this client is in `allow_clients`."""
+        return _within(address, self.settings.allow_clients, self.allowed)
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether this address is in `trusted_proxies`."""
+        networks = self.settings.trusted_proxies
+        return bool(networks) and _within(address, networks, self.trusted)
+
+    def admit(
+        self,
+        sock: socket.socket,
+        client: tuple[str, int],
+        original: tuple[str, int] | None,
+        *,
+        registered: bool = False,
+    ) -> tuple[str, str] | None:
+        """Begin a session, or return why not: status and text.  `client` is the address that counts."""
+        address, port = client
+        state = self.state
+        if not self.is_allowed(address):
+            return "4.7.1", f"{address} may not use this service"
+        if state.draining:
+            return "4.3.2", "the proxy is being stopped, try again"
+        if len(state.sessions) >= self.max_sessions:
+            return "4.3.2", "too many sessions, try again"
+        open_now = state.client_sessions.get(address, 0)
+        if self.max_sessions_per_client and open_now >= self.max_sessions_per_client:
+            return "4.7.0", f"too many sessions from {address}"
+        story = Story(next(_numbers), self.settings.name, address, port, self.deadlines.now())
+        carrier = Carrier(self, sock, story, trusted=self.xclient_trusted or self.is_trusted(address))
+        state.sessions.add(carrier)
+        state.client_sessions[address] = open_now + 1
+        self.observer.session_started(story)
+        carrier.begin(original, registered=registered)
+        return None
+
+    def refused(self, client: tuple[str, int], reason: str) -> None:
+        """Tell of a client that got no session."""
+        story = Story(next(_numbers), self.settings.name, client[0], client[1], self.deadlines.now())
+        story.outcome = "refused"
+        story.by = "proxy"
+        story.reason = reason
+        self.observer.refused(story)
+
+    def session_over(self, carrier: Carrier) -> None:
+        """The counterpart of `admit`."""
+        state = self.state
+        state.sessions.discard(carrier)
+        address = carrier.story.client
+        left = state.client_sessions.get(address, 1) - 1
+        if left > 0:
+            state.client_sessions[address] = left
+        else:
+            state.client_sessions.pop(address, None)
+
+    # -- what carriers ask -------------------------------------------------------------------------------------------
+
+    def memory_of(self, server: Server) -> DestinationMemory:
+        """What is known of this server's habits."""
+        key = (server.address, server.port)
+        memories = self.state.memories
+        memory = memories.get(key)
+        if memory is None:
+            if len(memories) >= MAX_REMEMBERED:
+                del memories[next(iter(memories))]
+            memory = memories[key] = DestinationMemory()
+        return memory
+
+    def proxy_header(self, carrier: Carrier) -> bytes:
+        """The PROXY header towards the server: the client's address, and the one it connected to."""
+        local = carrier.client.sock.getsockname()
+        story = carrier.story
+        return proxy_header.write(
+            self.settings.send_proxy_protocol, (story.client, story.client_port), (local[0], local[1])
+        )
+
+    def ask_offers(self, carrier: Carrier) -> OffersQuestion:
+        """Find out whether the carrier's server offers XCLIENT; one question for all who ask meanwhile."""
+        dial = carrier.dial
+        server = dial.server if dial is not None else None
+        assert server is not None
+        key = f"{server.address} {server.port}"
+        question = self.state.questions.get(key)
+        if question is None:
+            question = self.state.questions[key] = OffersQuestion(self, server, key)
+            question.begin()
+        question.ask(carrier)
+        return question
+
+    def say_xclient_remedy(self, story: Story) -> None:
+        """Once a minute: why sessions end, and what the operator can do."""
+        now = self.deadlines.now()
+        if now - self.state.remedy_at >= REMEDY_EVERY:
+            self.state.remedy_at = now
+            remedy = (
+                "the server offers XCLIENT or XFORWARD to this proxy, so its clients could speak in any name: take the "
+                "proxy's address off the server's list (smtpd_authorized_xclient_hosts), or set xclient = true"
+            )
+            self.observer.noticed(story, "xclient-offered", "warning", {"remedy": remedy})
+
+    def _complain(self, text: str) -> None:
+        self.observer.noticed(None, "record-failed", "error", {"route": self.settings.name, "reason": text})
+
+
+def session_policy(settings: Route, host_name: str) -> SessionPolicy:
+    """The route's settings as the core wants them."""
+    repair = settings.repair
+    tls = settings.tls
+    bridge = BridgePolicy(tls.client, tls.server, tls.required) if tls.mode == "bridge" else None
+    return SessionPolicy(
+        route=settings.name,
+        repair=RepairPolicy(
+            mode=repair.mode,
+            strict=repair.strict,
+            greeting=repair.greeting.encode("ascii"),
+            remove=tuple(word.encode("ascii") for word in repair.remove),
+            add=tuple(line.encode("ascii") for line in repair.add),
+        ),
+        unterminated_after=repair.unterminated_after,
+        banner_timeout=settings.timeouts.banner,
+        command_timeout=settings.timeouts.command,
+        half_closed_timeout=settings.timeouts.half_closed,
+        xclient=settings.xclient,
+        ehlo_name=(settings.ehlo_name or host_name).encode("ascii", "replace"),
+        bridge=bridge,
+    )
+
+
+def _within(
+    address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], known: dict[str, bool]
+) -> bool:
+    found = known.get(address)
+    if found is None:
+        one = parsed(address)
+        found = any(one.version == network.version and one in network for network in networks)
+        if len(known) >= MAX_REMEMBERED:
+            known.clear()
+        known[address] = found
+    return found

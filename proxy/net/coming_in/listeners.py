@@ -1,0 +1,260 @@
+"""Listening sockets and admission: who gets a session, and what the others are told.
+
+Sockets are our own, or systemd's by the name of their unit's `FileDescriptorName=`.  An IPv6 socket is IPv6 only, so
+that one address never means two listeners.  With more than one worker each has its own socket on the same port
+(SO_REUSEPORT), since one that is shared wakes them all and serves one.
+
+A client that gets no session is told why in one line, and its connection is closed gently: closed at once with its
+words unread, the kernel would send a reset, and the reset would overtake the reply.
+
+A session takes more descriptors than the one it comes with.  So when the process has nearly used up what it may have
+(the kernel gives the lowest free number, which tells), clients get 421 and no session.  When even that is not possible,
+one that is kept in reserve is given up for as long as it takes to accept a client and tell it; and when that does not
+help either, the listener pauses for a moment, instead of spinning.
+
+Limits: `ACCEPTS_A_TURN` clients a turn; `MAX_FAREWELLS` refused clients waited for at a time, beyond which they are
+closed at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from proxy.net.coming_in.doorstep import Farewell, HeaderReader, plain
+from proxy.net.going_out import transparent
+from proxy.smtp.session.notices import closing
+
+if TYPE_CHECKING:
+    from proxy.net.carrier.route import RouteRuntime
+    from proxy.settings import Listen
+
+BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
+ACCEPTS_A_TURN: Final = 64
+MAX_FAREWELLS: Final = 1024
+HEADROOM: Final = 64  # descriptors that are kept for the sessions there are; a quarter of few
+PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
+NOTHING_LEFT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+TOO_MANY: Final = "too many connections, try again"
+
+
+def open_sockets(
+    listen: Listen, inherited: Mapping[str, list[int]], *, reuse_port: bool, is_transparent: bool
+) -> list[socket.socket]:
+    """The listening sockets for one entry of `listen`.
+
+    `inherited` maps the names of systemd's descriptors to their numbers.  Raises OSError, with the address in it.
+    """
+    if listen.systemd:
+        numbers = inherited.get(listen.systemd)
+        if not numbers:
+            known = ", ".join(sorted(inherited)) or "none"
+            raise OSError(errno.ENOENT, f"systemd passed no socket named {listen.systemd!r} (it passed: {known})")
+        # A copy each: the inherited ones stay for the next reload.
+        sockets = [socket.socket(fileno=os.dup(number)) for number in numbers]
+        for sock in sockets:
+            _prepare(sock, is_transparent)
+        return sockets
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _prepare(sock, is_transparent)
+        sock.bind((listen.host, listen.port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {listen}: {os.strerror(error.errno or 0)}") from None
+    return [sock]
+
+
+def _prepare(sock: socket.socket, is_transparent: bool) -> None:
+    sock.setblocking(False)
+    # Accepted sockets inherit it (Linux): one system call less for each client.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if is_transparent:
+        try:
+            transparent.set_transparent(sock)
+        except PermissionError:
+            pass  # REDIRECT works without it; TPROXY rules without the capability bring no connection here
+
+
+class Listener:
+    """One listening socket of a route."""
+
+    def __init__(self, sock: socket.socket, route: RouteRuntime, listen: Listen) -> None:
+        self.sock = sock
+        self.route = route  # replaced at a reload
+        self.listen = listen
+        self.closed = False
+        name = sock.getsockname()
+        self.address: tuple[str, int] = (name[0], name[1])
+        self.reserve = _reserve()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = limit - min(HEADROOM, limit // 4)  # a client whose descriptor is this one is told to come back
+
+    def __str__(self) -> str:
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self.route.poller.add(self.sock.fileno(), self)
+
+    @property
+    def implicit(self) -> bool:
+        """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
+        bridge = self.route.policy.bridge
+        return bridge is not None and bridge.client == "implicit"
+
+    def close(self) -> None:
+        """Accept no more.  Clients in the kernel's queue are told; systemd's socket keeps them for whoever is next."""
+        if not self.closed:
+            if not self.listen.systemd:
+                self._send_away()
+            self.closed = True
+            self.route.deadlines.cancel(self)
+            self.route.poller.remove(self.sock.fileno())
+            self.sock.close()
+            if self.reserve >= 0:
+                os.close(self.reserve)
+
+    def ready(self, mask: int) -> None:
+        """Clients wait."""
+        accept = self.sock.accept
+        for _ in range(ACCEPTS_A_TURN):
+            if self.closed:
+                return
+            try:
+                sock, name = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    outcome = self._turn_away()
+                    if outcome == "told":
+                        continue
+                    if outcome == "none left":
+                        self._pause()
+                    return
+                if error.errno in (errno.ENOBUFS, errno.ENOMEM):
+                    self._pause()
+                    return
+                continue  # ECONNABORTED and the network errors of accept(2): that client is gone
+            sock.setblocking(False)
+            if sock.fileno() >= self.most:
+                self.refuse(sock, (plain(name[0]), name[1]), "4.3.2", TOO_MANY)
+            else:
+                self.accepted(sock, name[0], name[1])
+        self.route.poller.soon(self)
+
+    def accepted(self, sock: socket.socket, host: str, port: int) -> None:
+        """One client, or a proxy that speaks for one."""
+        route = self.route
+        if route.settings.proxy_protocol and route.is_trusted(host):
+            HeaderReader(self, sock, host, port)
+            return
+        original: tuple[str, int] | None = None
+        if route.original:
+            try:
+                original = transparent.original_destination(sock)
+            except OSError:
+                sock.close()
+                return
+        refusal = route.admit(sock, (plain(host), port), original)
+        if refusal is not None:
+            self.refuse(sock, (plain(host), port), *refusal)
+
+    def refuse(
+        self, sock: socket.socket, client: tuple[str, int], status: str, text: str, *, registered: bool = False
+    ) -> None:
+        """Tell it why, and close."""
+        route = self.route
+        route.refused(client, text)
+        if registered:
+            route.poller.remove(sock.fileno())
+        if not self.implicit:
+            try:
+                sock.send(closing(status, route.settings.name, text))
+                sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                sock.close()
+                return
+            if Farewell.count < MAX_FAREWELLS:
+                Farewell(route, sock)
+                return
+        sock.close()
+
+    def _send_away(self) -> None:
+        """Tell those whom the kernel has connected already; closing would reset them."""
+        for _ in range(BACKLOG):
+            try:
+                sock, name = self.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in NOTHING_LEFT:
+                    return
+                continue
+            sock.setblocking(False)
+            self.refuse(sock, (plain(name[0]), name[1]), "4.3.2", "the proxy is being stopped, try again")
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours, with one client; the poller has logged it.  The others are served."""
+        self.route.poller.soon(self)
+
+    # -- no descriptors ----------------------------------------------------------------------------------------------
+
+    def _turn_away(self) -> str:
+        """Accept a client with the descriptor in reserve and tell it: `told`, `nobody` waits, or there is `none left`.
+
+        Linux looks for a descriptor first, so accept(2) fails also when nobody waits.
+        """
+        if self.reserve < 0:
+            self.reserve = _reserve()
+            if self.reserve < 0:
+                return "none left"
+        os.close(self.reserve)
+        self.reserve = -1
+        try:
+            sock, name = self.sock.accept()
+        except OSError as error:
+            self.reserve = _reserve()
+            if isinstance(error, BlockingIOError):
+                return "nobody"
+            return "none left" if error.errno in NOTHING_LEFT else "told"
+        self.route.refused((plain(name[0]), name[1]), "no file descriptors left")
+        try:
+            sock.setblocking(False)
+            if not self.implicit:
+                sock.send(closing("4.3.2", self.route.settings.name, TOO_MANY))
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(4096)  # what it said already would turn the close into a reset
+        except OSError:
+            pass
+        sock.close()
+        self.reserve = _reserve()
+        return "told"
+
+    def _pause(self) -> None:
+        self.route.deadlines.at(self.route.deadlines.now() + PAUSE, self)
+
+    def deadline_passed(self, now: float) -> None:
+        """Try again."""
+        if not self.closed:
+            self.ready(0)
+
+
+def _reserve() -> int:
+    try:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1

@@ -1,0 +1,278 @@
+"""Which servers a session may be taken to, and in what order.
+
+A `Destination` is what the operator wrote.  A `Target` is one host to connect to, with one port: the destination
+itself, one exchange of an `mx:` domain, or the address that an intercepted client wanted.  A `Server` is one address
+of a target, the thing that is connected.  Connecting them is `proxy.net.going_out.dialer`'s, finding addresses
+`proxy.net.going_out.names.resolver`'s.
+
+Rules:
+
+* An address that comes from a name is not connected when it is loopback, unspecified, link-local, multicast, broadcast
+  or this host's own: a name must not lead into the local mail system's trust.  An address that the operator wrote is.
+* What leads back to a listener of this proxy is never connected, however it was written.
+* Exchanges come by preference, equals in random order (RFC 5321 5.1).
+* Addresses of both families alternate, IPv6 first (RFC 8305 4).
+* What failed is tried last for `DOWN_FOR` seconds.
+
+Limits: `MAX_EXCHANGES` of a domain, `MAX_ADDRESSES` of a name (Postfix's smtp_mx_address_limit is 5 for both).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from proxy.settings import Destination, Network
+
+    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+T = TypeVar("T")
+
+DOWN_FOR = 60.0  # seconds
+MAX_EXCHANGES = 20
+MAX_ADDRESSES = 16
+MAX_REMEMBERED = 1000
+
+# Statuses of RFC 3463 that a client is told when its session can't go anywhere.
+NO_ANSWER_FROM_HOST = "4.4.1"
+NAME_NOT_RESOLVED = "4.4.3"
+ROUTING_LOOP = "4.4.6"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One address of a target.  `name` is its host name, or the address where none is known."""
+
+    name: str
+    address: str  # empty while a name has no address
+    port: int
+    destination: Destination
+
+    def __str__(self) -> str:
+        """`mx.example.com[192.0.2.1]:25`, `192.0.2.1:25`, `[2001:db8::1]:25` or `mx.example.com:25`."""
+        if self.address and self.name != self.address:
+            return f"{self.name}[{self.address}]:{self.port}"
+        return endpoint(self.name, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One host to connect to.  A `literal` host is an address that needs no look-up."""
+
+    host: str
+    port: int
+    destination: Destination
+    literal: bool
+
+    @property
+    def key(self) -> str:
+        """What the memory of failures knows it by."""
+        return endpoint(self.host, self.port)
+
+    def server(self, address: str) -> Server:
+        return Server(self.host, address, self.port, self.destination)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One MX record."""
+
+    preference: int
+    name: str
+
+
+class NotResolved(Exception):
+    """A name has no addresses, or they can't be found.  The text says which, in a few words."""
+
+
+def endpoint(host: str, port: int) -> str:
+    """Host and port as the configuration writes them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def key_of(destination: Destination, original: tuple[str, int] | None) -> str:
+    """What the memory of failures knows a destination by."""
+    if destination.kind == "original":
+        return endpoint(*original) if original else ""
+    return str(destination)
+
+
+class FailureMemory:
+    """What failed in the last minute, on a monotonic clock; one for each route, and it outlives a reload."""
+
+    __slots__ = ("_failed_at",)
+
+    def __init__(self) -> None:
+        self._failed_at: dict[str, float] = {}  # oldest first
+
+    def __len__(self) -> int:
+        return len(self._failed_at)
+
+    def failed(self, key: str, now: float) -> None:
+        """Remember a failure.  The oldest is forgotten when there are too many."""
+        self._failed_at.pop(key, None)
+        self._failed_at[key] = now
+        if len(self._failed_at) > MAX_REMEMBERED:
+            del self._failed_at[next(iter(self._failed_at))]
+
+    def succeeded(self, key: str) -> None:
+        """It works again."""
+        self._failed_at.pop(key, None)
+
+    def is_down(self, key: str, now: float) -> bool:
+        """Did it fail within the last `DOWN_FOR` seconds?"""
+        at = self._failed_at.get(key)
+        if at is None:
+            return False
+        if now - at < DOWN_FOR:
+            return True
+        del self._failed_at[key]
+        return False
+
+    def down_last(self, things: Iterable[T], key: Callable[[T], str], now: float) -> list[T]:
+        """The same things, those that are down behind the others."""
+        things = list(things)
+        if not self._failed_at:
+            return things
+        return sorted(things, key=lambda thing: self.is_down(key(thing), now))
+
+
+def by_preference(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """The order in which to try them: "the client MUST sort them by preference and randomize equals" in essence
+    (RFC 5321 5.1).  At most `MAX_EXCHANGES`, each name once."""
+    shuffled = list({exchange.name: exchange for exchange in sorted(exchanges, key=lambda e: -e.preference)}.values())
+    random.shuffle(shuffled)
+    shuffled.sort(key=lambda exchange: exchange.preference)
+    return shuffled[:MAX_EXCHANGES]
+
+
+def interleave(addresses: Sequence[str]) -> list[str]:
+    """IPv6 and IPv4 by turns, in their own order otherwise, IPv6 first (RFC 8305 4).  At most `MAX_ADDRESSES`."""
+    sixes = [address for address in addresses if ":" in address]
+    fours = [address for address in addresses if ":" not in address]
+    mixed: list[str] = []
+    for at in range(max(len(sixes), len(fours))):
+        mixed += sixes[at : at + 1]
+        mixed += fours[at : at + 1]
+    return mixed[:MAX_ADDRESSES]
+
+
+@lru_cache(maxsize=4096)
+def parsed(address: str) -> Address:
+    """The address, an IPv4-mapped one as IPv4.  Raises ValueError for what is none."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return found.ipv4_mapped
+    return found
+
+
+@lru_cache(maxsize=4096)
+def special(address: str) -> str:
+    """What makes an address one that no name may lead to, in a word; empty for an ordinary one.
+
+    The host's own addresses are known to `Surroundings`."""
+    found = parsed(address)
+    if found.is_loopback:
+        return "loopback"
+    if found.is_unspecified or (found.version == 4 and found in ipaddress.ip_network("0.0.0.0/8")):
+        return "unspecified"  # RFC 1122 3.2.1.3: "This host on this network"; Linux connects 0.0.0.0 to itself
+    if found.is_link_local:
+        return "link-local"
+    if found.is_multicast:
+        return "multicast"
+    if found == ipaddress.ip_address("255.255.255.255"):
+        return "broadcast"
+    return ""
+
+
+def own_addresses_now(now: Callable[[], float], fresh_for: float = 5.0) -> Callable[[], frozenset[Address]]:
+    """The host's own addresses for `Surroundings`, read again when they are older than `fresh_for` seconds."""
+    from proxy.net.going_out.own_addresses import own_addresses  # reads files: not for those who only want the rules
+
+    known: frozenset[Address] = frozenset()
+    read_at: float | None = None
+
+    def own() -> frozenset[Address]:
+        nonlocal known, read_at
+        if read_at is None or now() - read_at > fresh_for:
+            known, read_at = own_addresses(), now()
+        return known
+
+    return own
+
+
+class Surroundings:
+    """What this host and this proxy are called: needed to know what leads back.
+
+    `own` gives the addresses of the host's interfaces, `listening` the addresses and ports of all listeners of this
+    proxy, of all routes, unspecified ones (`0.0.0.0`, `::`) included.  Both are asked each time; they are expected to
+    remember what is dear.
+    """
+
+    def __init__(
+        self, own: Callable[[], frozenset[Address]], listening: Callable[[], frozenset[tuple[str, int]]]
+    ) -> None:
+        self._own = own
+        self._listening = listening
+
+    def listening(self) -> frozenset[tuple[str, int]]:
+        """Addresses and ports of all listeners of this proxy; the same object while nothing changes."""
+        return self._listening()
+
+    def is_own(self, address: str) -> bool:
+        """Does the address belong to this host?  All of loopback does."""
+        found = parsed(address)
+        return found.is_loopback or found.is_unspecified or found in self._own()
+
+    def leads_back(self, address: str, port: int) -> bool:
+        """Would a connection end at a listener of this proxy?"""
+        found = parsed(address)
+        for host, listening_port in self._listening():
+            if listening_port == port and host:
+                listener = parsed(host)
+                if listener == found:
+                    return True
+                # Linux takes a connection to the unspecified address to loopback.
+                wide = listener.is_unspecified or found.is_unspecified
+                if wide and listener.version == found.version and self.is_own(address):
+                    return True
+        return False
+
+    def refusal(self, address: str, port: int) -> tuple[str, str] | None:
+        """Why an address that came from a name is not connected: status and reason, or None."""
+        if self.leads_back(address, port):
+            return ROUTING_LOOP, f"{address} is this proxy itself"
+        word = special(address)
+        if word:
+            return NO_ANSWER_FROM_HOST, f"{address} is a {word} address"
+        if self.is_own(address):
+            return NO_ANSWER_FROM_HOST, f"{address} is this host's own address"
+        return None
+
+    def original_refusal(
+        self, address: str, port: int, ports: Sequence[int], networks: Sequence[Network]
+    ) -> tuple[str, str] | None:
+        """Why an intercepted connection is not carried on: status and reason, or None.
+
+        With no networks given, what no name may lead to is excluded; this host's own address is then a loop: the
+        rules that intercept have brought us a connection that was meant for this host."""
+        if self.leads_back(address, port):
+            return ROUTING_LOOP, "the client connected to this proxy itself"
+        if ports and port not in ports:
+            return NO_ANSWER_FROM_HOST, f"port {port} is not in original_ports"
+        found = parsed(address)
+        if networks:
+            if any(found in network for network in networks):
+                return None
+            return NO_ANSWER_FROM_HOST, f"{address} is not in original_networks"
+        word = special(address)
+        if word:
+            return NO_ANSWER_FROM_HOST, f"{address} is a {word} address"
+        if self.is_own(address):
+            return ROUTING_LOOP, f"{address} is this host's own address"
+        return None

@@ -1,0 +1,336 @@
+"""One session's way to a server: the state of a dial.  The rules are told in `proxy.net.going_out.dialer`.
+
+At any time a dial does one of: wait for a look-up, race the addresses of one target, wait for the next turn to go on
+to the next target, or, once connected, nothing.  It is over when the owner was told that nothing is left, when a bug
+of ours was told, and after `cancel`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from proxy.net.going_out.attempt import OUR_OWN, Attempt
+from proxy.net.going_out.destination import (
+    NAME_NOT_RESOLVED,
+    NO_ANSWER_FROM_HOST,
+    ROUTING_LOOP,
+    NotResolved,
+    Server,
+    Target,
+    by_preference,
+    endpoint,
+    interleave,
+    key_of,
+)
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from proxy.net.going_out.dialer import Dialer, Dialling
+    from proxy.net.observer import Story
+    from proxy.settings import Destination
+
+ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 8, Connection Attempt Delay
+ATTEMPT_TIMEOUT = 10.0  # seconds for one address
+
+# Of several causes the one that comes last here is told.
+_WEIGHT = {"": 0, NAME_NOT_RESOLVED: 1, ROUTING_LOOP: 2, NO_ANSWER_FROM_HOST: 3}
+
+_log = Logger(namespace="proxy.net.going_out.dial")
+
+
+class Dial:
+    """One session's way to a server."""
+
+    __slots__ = (
+        "_addresses", "_attempts", "_blame", "_client", "_dialer", "_ends_at", "_left", "_lookup", "_original",
+        "_outcome", "_owner", "_story", "_target", "server", "started_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        owner: Dialling,
+        client: tuple[str, int],
+        original: tuple[str, int] | None,
+        story: Story | None,
+    ) -> None:
+        """Starts at once; made by `Dialer.dial`."""
+        self._dialer = dialer
+        self._owner: Dialling | None = owner
+        self._client = client
+        self._original = original
+        self._story = story
+        self.started_at = dialer.deadlines.now()  # of the attempt that was connected, once there is one
+        self.server: Server | None = None  # that is connected
+        self._left = dialer.in_order(self.started_at, original)
+        self._target: Target | None = None
+        self._addresses: list[str] = []  # of the target, not tried yet
+        self._attempts: list[Attempt] = []  # under way
+        self._lookup: Deferred[None] | None = None  # under way
+        self._ends_at = 0.0  # for the target
+        self._blame = False  # did the target do anything wrong?
+        self._outcome: tuple[str, str, Server | None] = ("", "no destination", None)
+        self._go_on()
+
+    # What the session asks for.
+
+    @property
+    def another_left(self) -> bool:
+        """Is there another destination to try with `next`?"""
+        return bool(self._left)
+
+    def next(self, reason: str) -> None:
+        """The server that was connected is of no use, and closed by the owner: try the next destination."""
+        server, target = self.server, self._target
+        self.server = None
+        if self._owner is not None and server is not None and target is not None:
+            self._tell(server, reason)
+            self._dialer.memory.failed(endpoint(server.address, server.port), self._dialer.deadlines.now())
+            self._give_up(target, NO_ANSWER_FROM_HOST, reason, server)
+
+    def succeeded(self) -> None:
+        """The server greeted: it is not down, if it was."""
+        memory, server = self._dialer.memory, self.server
+        if len(memory) and server is not None:
+            memory.succeeded(key_of(server.destination, self._original))
+            memory.succeeded(endpoint(server.name, server.port))
+            memory.succeeded(endpoint(server.address, server.port))
+
+    def cancel(self) -> None:
+        """The session is over.  A socket that was handed over stays the owner's."""
+        self._owner = None
+        self._left.clear()
+        self._stop()
+
+    # What the poller and the deadlines call.
+
+    def ready(self, mask: int) -> None:
+        """The turn after a target was given up."""
+        if self._owner is None:
+            return
+        if self._left:
+            self._go_on()
+        else:
+            owner, self._owner = self._owner, None
+            owner.server_unreachable(*self._outcome)
+
+    def failed(self, error: BaseException) -> None:
+        owner = self._owner
+        self.cancel()
+        if owner is not None:
+            owner.failed(error)
+
+    def deadline_passed(self, now: float) -> None:
+        """The last attempt has had its 250 ms."""
+        self._begin_attempt()
+
+    # Targets, one after the other.
+
+    def _go_on(self) -> None:
+        """Begin with the first of what is left."""
+        first = self._left.popleft()
+        if isinstance(first, Target):
+            self._begin(first)
+        elif first.kind == "address":
+            target = self._dialer.literal(first)
+            if target is not None:
+                self._begin(target)
+            else:
+                itself = Target(first.host, first.port, first, literal=True)
+                self._refuse(itself, ROUTING_LOOP, "that is this proxy itself")
+        elif first.kind == "name":
+            self._begin(Target(first.host, first.port, first, literal=False))
+        elif first.kind == "mx":
+            self._look_up(Target(first.host, first.port, first, literal=False), exchanges=True)
+        else:
+            self._begin_original(first)
+
+    def _begin_original(self, destination: Destination) -> None:
+        """Where the intercepted client wanted to go."""
+        address, port = self._original or ("", 0)
+        target = Target(address, port, destination, literal=True)
+        route = self._dialer.route
+        refusal = (
+            self._dialer.surroundings.original_refusal(address, port, route.original_ports, route.original_networks)
+            if self._original
+            else (ROUTING_LOOP, "the connection was not intercepted")
+        )
+        if refusal is None:
+            self._begin(target)
+        else:
+            self._refuse(target, *refusal)
+
+    def _begin(self, target: Target) -> None:
+        self._target = target
+        if target.literal:
+            self._race([target.host])
+        else:
+            self._look_up(target, exchanges=False)
+
+    def _look_up(self, target: Target, exchanges: bool) -> None:
+        self._target = target
+        lookup = Deferred.fromCoroutine(self._exchanges(target) if exchanges else self._resolve(target))
+        if not lookup.called:
+            self._lookup = lookup
+        lookup.addErrback(self._broke)
+
+    async def _exchanges(self, domain: Target) -> None:
+        """Put the exchanges of a mail domain in its place."""
+        dialer = self._dialer
+        try:
+            exchanges = await dialer.names().exchanges(domain.host, dialer.route.timeouts.resolve)
+        except NotResolved as problem:
+            self._lookup = None
+            self._refuse(domain, NAME_NOT_RESOLVED, str(problem))
+            return
+        self._lookup = None
+        if not exchanges:
+            self._refuse(domain, NAME_NOT_RESOLVED, "it has no usable mail exchange")
+            return
+        now = dialer.deadlines.now()
+        targets = [
+            Target(exchange.name, domain.port, domain.destination, literal=False)
+            for exchange in by_preference(exchanges)
+        ]
+        down = [target for target in targets if dialer.memory.is_down(target.key, now)]
+        self._left.extendleft(reversed([target for target in targets if target not in down]))
+        self._left.extend(down)
+        self._dialer.poller.soon(self)
+
+    async def _resolve(self, target: Target) -> None:
+        """Race what may be connected of the addresses of a name."""
+        dialer = self._dialer
+        try:
+            addresses = await dialer.names().addresses(target.host, dialer.route.timeouts.resolve)
+        except NotResolved as problem:
+            self._lookup = None
+            self._refuse(target, NAME_NOT_RESOLVED, str(problem))
+            return
+        self._lookup = None
+        source = self._source
+        if source:
+            addresses = tuple(address for address in addresses if (":" in address) == (":" in source))
+            if not addresses:
+                self._refuse(target, NO_ANSWER_FROM_HOST, f"no address of the family of the source address {source}")
+                return
+        refusals = {address: dialer.surroundings.refusal(address, target.port) for address in addresses}
+        usable = [address for address, refusal in refusals.items() if refusal is None]
+        if usable:
+            now = dialer.deadlines.now()
+            self._race(dialer.memory.down_last(interleave(usable), lambda address: endpoint(address, target.port), now))
+        else:
+            refused = [refusal for refusal in refusals.values() if refusal is not None]
+            loops = [refusal for refusal in refused if refusal[0] == ROUTING_LOOP]
+            self._refuse(target, *[*loops, *refused, (NAME_NOT_RESOLVED, "it has no address")][0])
+
+    def _broke(self, failure: Failure) -> None:
+        """A look-up was cancelled, by us; all else is a bug of ours and ends this target."""
+        self._lookup = None
+        if failure.check(CancelledError) is None:
+            _log.failure("A look-up went wrong: {target!r}", failure, target=self._target)
+            if self._owner is not None and self._target is not None:
+                self._refuse(self._target, NAME_NOT_RESOLVED, "internal error")
+
+    # The addresses of one target.
+
+    @property
+    def _source(self) -> str:
+        """The address to connect from, empty for any."""
+        source = self._dialer.route.source
+        return self._client[0] if source == "client" else source
+
+    def _race(self, addresses: list[str]) -> None:
+        self._addresses = addresses
+        self._blame = False
+        self._ends_at = self._dialer.deadlines.now() + self._dialer.route.timeouts.connect
+        self._begin_attempt()
+
+    def _begin_attempt(self) -> None:
+        """Connect the next address, or give the target up when none is left and none under way."""
+        dialer, target = self._dialer, self._target
+        assert target is not None
+        now = dialer.deadlines.now()
+        while self._addresses and now < self._ends_at:
+            server = target.server(self._addresses.pop(0))
+            try:
+                attempt = Attempt(
+                    self, server, dialer.poller, dialer.deadlines, now, min(now + ATTEMPT_TIMEOUT, self._ends_at),
+                    self._source, dialer.route.source == "client",
+                )  # fmt: skip
+            except OSError as error:
+                self._note(server, error.strerror or str(error), error.errno or 0)
+                continue
+            self._attempts.append(attempt)
+            if self._addresses:
+                dialer.deadlines.at(now + ATTEMPT_DELAY, self)
+            return
+        if not self._attempts:
+            _, reason, last = self._outcome
+            self._give_up(target, NO_ANSWER_FROM_HOST, reason, last, self._blame)
+
+    def attempt_failed(self, attempt: Attempt, reason: str, code: int) -> None:
+        """One address did not answer, the next begins at once."""
+        self._attempts.remove(attempt)
+        self._note(attempt.server, reason, code)
+        self._dialer.deadlines.cancel(self)
+        self._begin_attempt()
+
+    def attempt_won(self, attempt: Attempt, mask: int) -> None:
+        """One address is connected, the others are forgotten."""
+        self._attempts.remove(attempt)
+        if self._attempts or self._addresses:
+            self._stop()
+        self.server = attempt.server
+        self.started_at = attempt.started_at
+        if self._owner is not None:
+            self._owner.server_connected(attempt.sock, attempt.server, mask)
+
+    def _note(self, server: Server, reason: str, code: int) -> None:
+        """One address failed."""
+        self._tell(server, reason)
+        self._outcome = (NO_ANSWER_FROM_HOST, reason, server)
+        if code not in OUR_OWN:
+            self._blame = True
+            self._dialer.memory.failed(endpoint(server.address, server.port), self._dialer.deadlines.now())
+
+    def _stop(self) -> None:
+        """Forget what is under way for the target."""
+        self._addresses = []
+        self._dialer.deadlines.cancel(self)
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.close()
+        lookup, self._lookup = self._lookup, None
+        if lookup is not None:
+            lookup.cancel()
+
+    # The end of a target.
+
+    def _refuse(self, target: Target, status: str, reason: str) -> None:
+        """A target that was not even tried."""
+        server = target.server(target.host if target.literal else "")
+        self._tell(server, reason)
+        self._give_up(target, status, reason, server)
+
+    def _give_up(self, target: Target, status: str, reason: str, server: Server | None, blame: bool = True) -> None:
+        """On to the next, in the next turn.  `blame`: it is tried last for a while."""
+        if _WEIGHT[status] >= _WEIGHT[self._outcome[0]]:
+            self._outcome = (status, reason, server)
+        if blame:
+            now = self._dialer.deadlines.now()
+            memory = self._dialer.memory
+            memory.failed(target.key, now)
+            # A mail domain is down when its last exchange is.
+            if not any(isinstance(one, Target) and one.destination is target.destination for one in self._left):
+                memory.failed(key_of(target.destination, self._original), now)
+        self._dialer.poller.soon(self)
+
+    def _tell(self, server: Server, reason: str) -> None:
+        dialer = self._dialer
+        name = "" if server.name == server.address else server.name
+        where = endpoint(server.address or server.name, server.port)
+        dialer.observer.destination_failed(dialer.route.name, where, name, reason, self._story)

@@ -1,0 +1,120 @@
+"""Connecting a session to its server: destinations in turn, the addresses of one raced.
+
+A `Dialer` is one route's; it gives each session a `Dial`, which tries the route's destinations until one is connected
+and hands the socket over, registered in the poller.  The session may ask for the next one when the server turns out
+to be of no use (a 4xx banner, none at all).
+
+* Destinations in the order of the configuration, those that failed within the last minute behind the others.
+* The addresses of one name are raced as RFC 8305 says: families by turns, the next attempt 250 ms after the last or at
+  once when one fails; the first that is connected wins.  10 s for each, `connect` for all of one destination.
+* Nothing is called back from within `dial` or `next`: the owner hears in a later turn of the poller, once.
+* `cancel` may be called at any time; no socket, timer or look-up outlives it.
+
+For a route with one address, the ordinary case, a dial is one socket and one entry in `Deadlines`, with no Deferred.
+
+What is told to the owner when nothing can be reached: 4.4.1 when a host did not answer or may not be connected, 4.4.6
+when the way leads back to this proxy, 4.4.3 when no name could be resolved; of several the first of these.  Faults of
+our own host (no descriptors, no local ports, no source address) are not held against a destination.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, Target, key_of
+from proxy.net.going_out.dial import Dial
+
+if TYPE_CHECKING:
+    import socket
+
+    from twisted.internet.defer import Deferred
+
+    from proxy.net.going_out.destination import Exchange
+    from proxy.net.observer import Observer, Story
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
+    from proxy.settings import Destination, Route
+
+
+class Names(Protocol):
+    """What the dialer needs of a resolver."""
+
+    def addresses(self, name: str, timeout: float) -> Deferred[tuple[str, ...]]:
+        """Every address of a host, in any order.  Fails with NotResolved, within `timeout` seconds."""
+
+    def exchanges(self, domain: str, timeout: float) -> Deferred[tuple[Exchange, ...]]:
+        """The MX records, or the domain itself where it has none (RFC 5321 5.1).  Fails with NotResolved."""
+
+
+class Dialling(Protocol):
+    """Who waits for a server."""
+
+    def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
+        """`sock` is connected, non-blocking, NODELAY, and the owner's.  It is registered in the poller: `replace` it
+        now.  `mask` is what the poller said, data or an end among it; nothing of it is told again."""
+
+    def server_unreachable(self, status: str, reason: str, server: Server | None) -> None:
+        """There is nothing left to try: RFC 3463 status, a few words, and what was tried.  The dial is over."""
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours, also one in `server_connected`.  The dial is over."""
+
+
+class Dialer:
+    """Where the sessions of one route go."""
+
+    def __init__(
+        self,
+        route: Route,
+        poller: Poller,
+        deadlines: Deadlines,
+        resolver_factory: Callable[[], Names],
+        observer: Observer,
+        memory: FailureMemory,
+        surroundings: Surroundings,
+    ) -> None:
+        """`resolver_factory` is called whenever a name has to be resolved, never before; it may give the same one."""
+        self.route = route
+        self.poller = poller
+        self.deadlines = deadlines
+        self.names = resolver_factory
+        self.observer = observer
+        self.memory = memory
+        self.surroundings = surroundings
+        self._literals = {
+            destination: Target(destination.host, destination.port, destination, literal=True)
+            for destination in route.destination
+            if destination.kind == "address"
+        }
+        self._listening: frozenset[tuple[str, int]] | None = None
+        self._loops: set[Target] = set()
+
+    def dial(
+        self,
+        owner: Dialling,
+        client: tuple[str, int],
+        original: tuple[str, int] | None = None,
+        story: Story | None = None,
+    ) -> Dial:
+        """Start to connect.  `original` is where the client wanted to go, for a destination `original`; `story` goes
+        to the observer with each failure."""
+        return Dial(self, owner, client, original, story)
+
+    def in_order(self, now: float, original: tuple[str, int] | None) -> deque[Destination | Target]:
+        """What a session tries, in turn."""
+        if len(self.route.destination) > 1 and len(self.memory):
+            ordered = self.memory.down_last(self.route.destination, lambda one: key_of(one, original), now)
+            return deque(ordered)
+        return deque(self.route.destination)
+
+    def literal(self, destination: Destination) -> Target | None:
+        """The target of an address in the configuration, None when it leads back to this proxy."""
+        listening = self.surroundings.listening()
+        if listening is not self._listening:
+            self._listening = listening
+            leads_back = self.surroundings.leads_back
+            self._loops = {one for one in self._literals.values() if leads_back(one.host, one.port)}
+        target = self._literals[destination]
+        return None if self._loops and target in self._loops else target

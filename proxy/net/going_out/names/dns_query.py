@@ -1,0 +1,213 @@
+"""One question to the name servers of this host, over UDP, or TCP where the answer is too long.
+
+twisted.names makes and reads the messages; the sockets are ours: each question has a socket of its own, connected to
+the server, so that the kernel takes only that server's datagrams and picks a fresh port, and an answer counts only with
+the right number and question in it (RFC 5452 9).  What does not fit is ignored, and the wait goes on.
+
+A server that does not answer within `RETRY_AFTER` seconds, refuses the port, or answers with a failure of its own
+(SERVFAIL, REFUSED, ...) is left for the next; after the last the round begins again until the time is over.  A round of
+failures only is a failure at once.
+
+Left to others: caching, /etc/hosts, search domains and what an answer means (`proxy.net.going_out.names.resolver`).
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.names import dns
+
+from proxy.net.going_out.attempt import family_of
+
+if TYPE_CHECKING:
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
+
+RETRY_AFTER = 2.0  # seconds
+MAX_DATAGRAM = 65535
+
+_choose = random.SystemRandom()
+
+
+class Query:
+    """One question under way.  `done` is called once, with the answer or None, never from within the constructor."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: int,
+        servers: Sequence[tuple[str, int]],
+        poller: Poller,
+        deadlines: Deadlines,
+        timeout: float,
+        done: Callable[[dns.Message | None, str], None],
+    ) -> None:
+        """`kind` is dns.A, dns.AAAA or dns.MX; `servers` are addresses and ports, in order; `timeout` in seconds.
+
+        `done` gets the message and "", or None and the reason in a few words."""
+        self._question = dns.Query(name, kind, dns.IN)
+        self._name = name.rstrip(".").lower().encode("ascii")
+        self._kind = kind
+        self._servers = servers
+        self._poller = poller
+        self._deadlines = deadlines
+        self._done: Callable[[dns.Message | None, str], None] | None = done
+        self._ends_at = deadlines.now() + timeout
+        self._next = 0  # index of the next server
+        self._failures = 0  # answers that were failures, in a row
+        self._reason = "no answer from the name server"
+        self._id = 0
+        self._sock: socket.socket | None = None
+        self._stream: bytearray | None = None  # what came over TCP
+        self._unsent = b""
+        self._ask_next()
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any longer."""
+        self._done = None
+        self._close()
+        self._deadlines.cancel(self)
+
+    # Asking.
+
+    def _ask_next(self, stream: bool = False) -> None:
+        """Ask the next server, or by `stream` the same one again over TCP."""
+        self._close()
+        now = self._deadlines.now()
+        if now >= self._ends_at:
+            self._finish(None, self._reason)
+            return
+        if not stream:
+            self._next += 1
+        server = self._servers[(self._next - 1) % len(self._servers)]
+        # A server that can't even be asked has failed, but not within this call.
+        wait = RETRY_AFTER if self._open(server, stream) else 0.0
+        self._deadlines.at(min(now + wait, self._ends_at), self)
+
+    def _open(self, server: tuple[str, int], stream: bool) -> bool:
+        self._id = _choose.randrange(65536)
+        message = dns.Message(self._id, recDes=1)
+        message.queries = [self._question]
+        packed: bytes = message.toStr()
+        kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+        try:
+            sock = socket.socket(family_of(server[0]), kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._reason = f"the name server can't be asked: {error.strerror}"
+            return False
+        try:
+            sock.connect_ex(server)
+            if stream:
+                self._stream = bytearray()
+                self._unsent = len(packed).to_bytes(2, "big") + packed
+            else:
+                sock.send(packed)
+            self._poller.add(sock.fileno(), self)
+        except OSError as error:
+            sock.close()
+            self._reason = f"the name server can't be asked: {error.strerror}"
+            return False
+        self._sock = sock
+        return True
+
+    def _close(self) -> None:
+        sock, self._sock = self._sock, None
+        self._stream = None
+        if sock is not None:
+            self._poller.remove(sock.fileno())
+            sock.close()
+
+    # What comes back.
+
+    def ready(self, mask: int) -> None:
+        if self._sock is None:
+            return
+        try:
+            if self._stream is None:
+                self._read_datagrams()
+            else:
+                self._read_stream(mask)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._reason = f"no answer from the name server: {error.strerror}"
+            self._failed_here()
+
+    def _read_datagrams(self) -> None:
+        for _ in range(64):  # a flood of what does not fit may not hold us here
+            sock = self._sock
+            if sock is None or self._stream is not None:
+                return
+            self._judge(sock.recv(MAX_DATAGRAM))
+        self._poller.soon(self)
+
+    def _read_stream(self, mask: int) -> None:
+        sock, stream = self._sock, self._stream
+        assert sock is not None
+        assert stream is not None
+        if self._unsent and mask & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR):
+            self._unsent = self._unsent[sock.send(self._unsent) :]
+        while True:
+            data = sock.recv(65536)
+            stream += data
+            length = int.from_bytes(stream[:2], "big") + 2
+            if len(stream) >= max(2, length):
+                if not self._judge(bytes(stream[2:length])):
+                    self._failed_here()
+                return
+            if not data:
+                self._reason = "the name server closed the connection"
+                self._failed_here()
+                return
+
+    def _judge(self, data: bytes) -> bool:
+        """Take the answer if it is one to our question.  What does not fit is not one."""
+        message = dns.Message()
+        try:
+            message.fromStr(data)
+        except Exception:  # whatever twisted.names makes of hostile bytes
+            return False
+        if message.id != self._id or not message.answer or len(message.queries) != 1:
+            return False
+        [question] = message.queries
+        if question.name.name.lower() != self._name or question.type != self._kind or question.cls != dns.IN:
+            return False
+        if message.trunc and self._stream is None:
+            self._ask_next(stream=True)
+        elif message.rCode in (dns.OK, dns.ENAME):
+            self._finish(message, "")
+        else:
+            self._reason = f"the name server fails ({_FAILURES.get(message.rCode, message.rCode)})"
+            self._failed_here()
+        return True
+
+    def _failed_here(self) -> None:
+        """This server can't answer: the next, unless all have said so."""
+        self._failures += 1
+        if self._failures >= len(self._servers):
+            self._finish(None, self._reason)
+        else:
+            self._ask_next()
+
+    def _finish(self, message: dns.Message | None, reason: str) -> None:
+        self._close()
+        self._deadlines.cancel(self)
+        done, self._done = self._done, None
+        if done is not None:
+            done(message, reason)
+
+    def deadline_passed(self, now: float) -> None:
+        if self._sock is None:
+            self._failed_here()
+        else:
+            self._ask_next()
+
+    def failed(self, error: BaseException) -> None:
+        self._finish(None, "internal error")
+
+
+_FAILURES = {dns.EFORMAT: "FORMERR", dns.ESERVER: "SERVFAIL", dns.ENOTIMP: "NOTIMP", dns.EREFUSED: "REFUSED"}

@@ -1,0 +1,81 @@
+"""Reading a connection that is in TLS (bridge mode): the session's bytes to the carrier, the relay's to the other side.
+
+The counterpart of the plain loop in `connection` and of `relay.pump`.  What differs: OpenSSL gives one record at a time
+and may hold decrypted bytes for which no event will come, so it is read until it has nothing; and an end may be one
+without close_notify, which `TlsChannel.clean_end` tells and the carrier passes on as such.
+
+A fault inside TLS (a damaged record, an alert) is taken for a reset: nothing that comes behind it can be believed, and
+the other side must not take what it has for the whole.
+"""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from proxy.net.tls.problem import TlsProblem
+
+if TYPE_CHECKING:
+    from proxy.net.relay.connection import Connection
+
+_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
+RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
+READ_A_TURN: Final = MAX_RECORD  # bytes that the session reads: a flood of short lines costs some 10 ms
+
+
+def read(source: Connection, mask: int) -> None:
+    """Take what is there and give it to where it belongs; `mask` is the event that told of it, 0 for none."""
+    channel = source.channel
+    carrier = source.carrier
+    assert channel is not None
+    assert carrier is not None
+    receive = channel.recv
+    quiet = mask and not mask & _ENDINGS  # nothing but bytes came, so without bytes there is nothing
+    taken = 0
+    for _ in range(RECORDS_A_TURN):
+        try:
+            data = b"" if not quiet and channel.ended_bare() else receive(MAX_RECORD)
+        except OSError:
+            source.finished(True)
+            return
+        except TlsProblem:
+            # One that we have ended without close_notify answers so (OpenSSL by itself): that is its end, not a fault.
+            source.finished(source.clean or not source.fin_sent)
+            return
+        if data is None:
+            source.may_read = False
+            return
+        if not data:
+            source.finished(source.broken)
+            return
+        if source.relaying:
+            _relay(source, data)
+        else:
+            source.received(carrier, data)
+            taken += len(data)
+        if source.closed or source.closing:
+            return
+        if source.paused:
+            source.may_read = True
+            return
+        if taken >= READ_A_TURN:
+            break
+        if quiet and len(data) < MAX_RECORD and not channel.has_more():
+            source.may_read = False
+            return
+    source.may_read = True
+    source.poller.soon(source)
+
+
+def _relay(source: Connection, data: bytes) -> None:
+    peer = source.peer
+    carrier = source.carrier
+    if peer is None or carrier is None:
+        return
+    source.moved += len(data)
+    if carrier.looks:
+        carrier.look(source, data)
+    peer.write(data)
+    carrier.active_at = monotonic()

@@ -1,0 +1,137 @@
+"""Deadlines of many sessions under one timer of the reactor.
+
+A session moves its deadline with every command and every chunk, and nearly all are moved or cancelled before they
+pass.  A `callLater` each would cost more than the relay itself.  Here a deadline that moves to a later time costs one
+dict write: its owner stays in the slot where it lies, and is put further back only when that slot comes up.
+
+Slots are `granularity` wide near by; what is more than `_COARSE` slots away shares a wider one, which comes up early,
+so that a thousand different half-hours cost no more than some hundred slots.
+
+Limits: a deadline passes at, or up to one granularity after, the time that was asked for; never before.  At most
+`CALLS_A_TURN` owners are called before the reactor gets its turn again.  An exception out of `deadline_passed` is a
+bug of ours: it is logged and stops no other.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+CALLS_A_TURN = 500
+
+_COARSE = 64  # slots
+
+
+class Timed(Protocol):
+    """Who has a deadline.  Hashed by identity."""
+
+    def deadline_passed(self, now: float) -> None:
+        """The deadline is over and gone; `now` is the reactor's time in seconds, not before what was asked for."""
+
+
+class Deadlines:
+    """At most one deadline for each owner."""
+
+    def __init__(self, reactor: IReactorTime, granularity: float = 0.05) -> None:
+        """`granularity` in seconds: how late a deadline may pass."""
+        self._reactor = reactor
+        self._granularity = granularity
+        self._when: dict[Timed, float] = {}
+        self._slot_of: dict[Timed, int] = {}  # in which slot an owner lies: its own or an earlier one
+        self._slots: dict[int, dict[Timed, None]] = {}
+        self._numbers: list[int] = []  # heap of the keys of _slots
+        self._past = -1  # the last slot that came up
+        self._timer: IDelayedCall | None = None
+        self._timer_slot = 0
+        self._calling = False
+        self._log = Logger(namespace="proxy.net.waiting.deadlines")
+        self.now = reactor.seconds  # a method, in effect: the reactor's time in seconds
+
+    def __len__(self) -> int:
+        """How many owners have a deadline."""
+        return len(self._when)
+
+    def at(self, when: float, owner: Timed) -> None:
+        """Call `owner.deadline_passed` once, at `when` (reactor's seconds).  Replaces what the owner had."""
+        self._when[owner] = when
+        number = int(when / self._granularity) + 1
+        lies_in = self._slot_of.get(owner)
+        if lies_in is not None:
+            if lies_in <= number:
+                return
+            del self._slots[lies_in][owner]
+        self._put(number, owner)
+
+    def cancel(self, owner: Timed) -> None:
+        """Forget the owner's deadline, if it has one.  Nothing here refers to the owner any longer."""
+        if self._when.pop(owner, None) is not None:
+            del self._slots[self._slot_of.pop(owner)][owner]
+
+    def stop(self) -> None:
+        """Forget every deadline and give the reactor's timer back."""
+        self._when.clear()
+        self._slot_of.clear()
+        for slot in self._slots.values():
+            slot.clear()
+        self._slots.clear()
+        self._numbers.clear()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _put(self, number: int, owner: Timed) -> None:
+        here = int(self._reactor.seconds() / self._granularity)
+        if number - here > _COARSE:
+            number -= number % _COARSE
+        if number <= self._past:  # a deadline that is over already passes in the next slot
+            number = self._past + 1
+        self._slot_of[owner] = number
+        slot = self._slots.get(number)
+        if slot is None:
+            self._slots[number] = {owner: None}
+            heappush(self._numbers, number)
+            if not self._calling and (self._timer is None or number < self._timer_slot):
+                self._arm(number)
+        else:
+            slot[owner] = None
+
+    def _arm(self, number: int) -> None:
+        delay = max(0.0, number * self._granularity - self._reactor.seconds())
+        self._timer_slot = number
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(delay)
+        else:
+            self._timer = self._reactor.callLater(delay, self._come_up)
+
+    def _come_up(self) -> None:
+        self._timer = None
+        self._calling = True  # the timer is set once, at the end
+        now = self._reactor.seconds()
+        left = CALLS_A_TURN
+        numbers = self._numbers
+        while numbers and left and numbers[0] * self._granularity <= now + 1e-6:
+            number = numbers[0]
+            self._past = max(self._past, number)
+            slot = self._slots[number]
+            while slot and left:
+                left -= 1
+                owner, _ = slot.popitem()
+                del self._slot_of[owner]
+                when = self._when[owner]
+                if when > now:
+                    self._put(int(when / self._granularity) + 1, owner)
+                    continue
+                del self._when[owner]
+                try:
+                    owner.deadline_passed(now)
+                except Exception:
+                    self._log.failure("A deadline's callback failed: {owner!r}", owner=owner)
+            if not slot and numbers and numbers[0] == number:
+                heappop(numbers)
+                del self._slots[number]
+        self._calling = False
+        if numbers:
+            self._arm(numbers[0])

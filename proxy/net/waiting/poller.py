@@ -1,0 +1,204 @@
+"""The wait of the process: one edge-triggered epoll for every session socket, with Twisted's reactor inside it.
+
+An epoll descriptor can itself be polled.  So the `Poller` waits in the reactor's place (its `doIteration`, where a
+reactor waits), and the reactor's own epoll, with its listeners, waker and timers, is one of the descriptors waited for.
+The sockets of all sessions cost neither a Twisted transport nor an `epoll_ctl` for each pause, resume or write, nor a
+second wait for each turn: each is registered once for reading, writing and hang-up, and its owner tries `recv` and
+`send` when it has a reason to.
+
+While nothing but sessions has something to do, the reactor is not gone back to between two waits: its turn is some
+eight Python calls, and with few sessions at a time (a cold cache, one event a wait) they were a tenth of the CPU.
+
+What the owner of a socket must know:
+
+* Edge-triggered: an event says that something changed, once.  An owner that stops reading before `recv` would block
+  must ask for another turn with `soon`, or remember that it still has to read.
+* The mask is a hint.  Only the system call tells the truth.
+* `remove` before the descriptor is closed.  Events of the same batch for a number that was removed meanwhile are
+  dropped, also when the number is in use again.
+* An exception out of `ready` is a bug of ours: it is logged and ends that owner alone, through `failed`.
+
+Limits: after `EVENTS_A_TURN` events the reactor gets its turn again if a timer is due, it was given a new one, or one
+of its descriptors is ready (signals and other threads wake it by one).  The kernel keeps its ready list in turn
+order, so nobody starves.
+
+Left to others: deadlines (`proxy.net.waiting.deadlines`), and closing the sockets, which belong to their owners.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+EVENTS_A_TURN = 256
+REACTORS_WORK = ("_newTimedCalls", "_pendingTimedCalls", "_justStopped")  # without them it is gone back to each time
+
+_MASK = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Watched(Protocol):
+    """The owner of one registered socket."""
+
+    def ready(self, mask: int) -> None:
+        """Something may be possible now: `mask` holds EPOLL bits, 0 after `soon`.  May come when nothing is."""
+
+    def failed(self, error: BaseException) -> None:
+        """`ready` raised: end this owner, close what it has.  Called once for each such exception."""
+
+
+class Poller:
+    """Gives the events of many descriptors to their owners."""
+
+    def __init__(self, reactor: Any) -> None:
+        """`reactor` is Twisted's epoll reactor.  Not public of it are its descriptor and `REACTORS_WORK`."""
+        self._reactor = reactor
+        self._reactor_fd: int = reactor._poller.fileno()
+        self._epoll = select.epoll()
+        self._watched: dict[int, Watched] = {}
+        self._removed: set[int] = set()  # since the batch that is being given out was fetched
+        self._soon: dict[Watched, None] = {}  # in order, each once
+        self._running = False
+        self._may_stay = all(hasattr(reactor, name) for name in REACTORS_WORK)
+        self._giving_out = False
+        self._at_end: list[Callable[[], object]] = []
+        self._log = Logger(namespace="proxy.net.waiting.poller")
+
+    def __len__(self) -> int:
+        """How many descriptors are registered."""
+        return len(self._watched)
+
+    def start(self) -> None:
+        """Begin to give out events.  Descriptors may be added before."""
+        if not self._running:
+            self._running = True
+            self._epoll.register(self._reactor_fd, select.EPOLLIN)
+            self._reactor.doIteration = self.turn
+
+    def stop(self) -> None:
+        """Let the reactor wait by itself again and close our descriptor; for good.  The sockets stay their owners'."""
+        if self._running:
+            self._running = False
+            del self._reactor.doIteration
+        self._watched.clear()
+        self._soon.clear()
+        if not self._epoll.closed:
+            self._epoll.close()
+
+    def add(self, fd: int, watched: Watched) -> None:
+        """Register a non-blocking descriptor.
+
+        What is possible already is told in the next turn.  Raises OSError (EEXIST) for one that is registered.
+        """
+        self._epoll.register(fd, _MASK)
+        self._watched[fd] = watched
+
+    def replace(self, fd: int, watched: Watched) -> None:
+        """Give a registered descriptor another owner.  Costs no system call, so nothing is told again."""
+        if fd not in self._watched:
+            raise KeyError(fd)
+        self._watched[fd] = watched
+
+    def owner_of(self, fd: int) -> Watched | None:
+        """Who is told about a descriptor."""
+        return self._watched.get(fd)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed.  One that is not registered is no error."""
+        if self._watched.pop(fd, None) is None:
+            return
+        self._removed.add(fd)
+        try:
+            self._epoll.unregister(fd)
+        except OSError as error:  # closed too early: the kernel has forgotten it by itself
+            if error.errno not in (errno.EBADF, errno.ENOENT):
+                raise
+
+    def forget(self, fd: int) -> None:
+        """The same for a descriptor that its owner closes now and has no copy of: the kernel forgets it by itself."""
+        if self._watched.pop(fd, None) is not None:
+            self._removed.add(fd)
+
+    def soon(self, watched: Watched) -> None:
+        """Call `watched.ready(0)` once, after the others had their turn.
+
+        One that has ended by then is called all the same, and must take it for nothing.
+        """
+        self._soon[watched] = None
+
+    def at_turns_end(self, call: Callable[[], object]) -> bool:
+        """Call `call` once when the events at hand have been given out: what many sessions want may be done at once.
+
+        False, with nothing done, when no events are being given out.
+        """
+        if self._giving_out:
+            self._at_end.append(call)
+        return self._giving_out
+
+    # What the reactor calls.
+
+    def turn(self, delay: float | None) -> None:
+        """Wait until something happens, at most `delay` seconds (None: for ever), and give out what did.
+
+        Returns when the reactor has something to do.
+        """
+        reactor = self._reactor
+        while True:
+            soon, self._soon = self._soon, {}
+            events = self._epoll.poll(0 if soon else delay, EVENTS_A_TURN)
+            if not events and not soon:
+                return
+            if self._give_out(events, soon):
+                reactor.doPoll(0)
+                return
+            if not (reactor.running and self._running and self._may_stay):
+                return
+            if reactor._newTimedCalls or reactor._justStopped:
+                return
+            timers = reactor._pendingTimedCalls
+            if timers:
+                delay = timers[0].time - reactor.seconds()
+                if delay <= 0:
+                    return
+
+    def _give_out(self, events: list[tuple[int, int]], soon: dict[Watched, None]) -> bool:
+        """Tell the owners.  True when the reactor's own descriptor was among them."""
+        watched = self._watched
+        removed = self._removed
+        removed.clear()
+        the_reactors = False
+        self._giving_out = True
+        for fd, mask in events:
+            if removed and fd in removed:
+                continue
+            owner = watched.get(fd)
+            if owner is None:
+                the_reactors = the_reactors or fd == self._reactor_fd
+                continue
+            try:
+                owner.ready(mask)
+            except Exception as error:
+                self._failed(owner, error)
+        for owner in soon:
+            try:
+                owner.ready(0)
+            except Exception as error:
+                self._failed(owner, error)
+        self._giving_out = False
+        if self._at_end:
+            calls, self._at_end = self._at_end, []
+            for call in calls:
+                call()
+        return the_reactors
+
+    def _failed(self, owner: Watched, error: Exception) -> None:
+        self._log.failure("A session's socket callback failed: {owner!r}", owner=owner)
+        try:
+            owner.failed(error)
+        except Exception:
+            self._log.failure("... and so did its end: {owner!r}", owner=owner)
+            for fd in [fd for fd, other in self._watched.items() if other is owner]:
+                self.remove(fd)

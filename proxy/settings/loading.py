@@ -1,0 +1,153 @@
+"""The settings: `load` reads a file, `parse` a text, `from_arguments` the command line of `run`.
+
+`load` is what `run` and `check` use: it reads the file and then looks at what the file names on this host
+(`settings.files`).  `parse` judges the text alone.  All of them raise `SettingsError` with every problem at once and
+nothing else, whatever the bytes.  `warnings` lists what is legal but unwise.
+
+The tables and their keys are declared in `settings.tables`; all that other rooms need of the settings can be imported
+from here.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from proxy.settings.files import look
+from proxy.settings.problems import MAX_SHOWN, Problem, SettingsError, key_path
+from proxy.settings.reading import Reading
+from proxy.settings.rules import judge
+from proxy.settings.tables import TABLES, Admin, Log, Route, Service, Settings
+from proxy.settings.values import Address
+
+
+def _document(text: str, file: str) -> dict[str, Any]:
+    """The TOML of a file. Whatever tomllib makes of hostile text becomes a SettingsError."""
+    import tomllib  # a third of what it costs to import the settings, and most commands read no file
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason, _, place = str(error).rpartition(" (at ")
+        at = re.match(r"line (\d+), column (\d+)\)", place)
+        line = f"{at[1]}:{at[2]}" if at else text.count("\n") + 1  # at the end of the document
+        raise SettingsError([Problem(f"{file}:{line}", "", None, f"valid TOML: {reason[:MAX_SHOWN]}")]) from None
+    except (ValueError, RecursionError):  # integers of more than 4300 digits; a thousand nested brackets
+        raise SettingsError([Problem(file, "", None, "TOML with numbers and nesting of a reasonable size")]) from None
+
+
+def _read(document: dict[str, Any], file: str, own: Collection[Address]) -> tuple[Settings, Reading]:
+    """Every table of the document, and the problems with it; where there is one, a default stands in."""
+    reading = Reading(file, TABLES)
+    for title, value in document.items():
+        if title not in TABLES:
+            reading.report(key_path("", title), value, "a known table or key", reading.meant(title, TABLES))
+    service = reading.table(Service, document.get("service", {}), "service")
+    log = reading.table(Log, document.get("log", {}), "log")
+    admin = reading.table(Admin, document.get("admin", {}), "admin")
+    routes: list[Route] = []
+    raw = document.get("route")
+    if isinstance(raw, list):
+        routes = [reading.table(Route, one, f"route[{index}]") for index, one in enumerate(raw)]
+    elif raw is not None:
+        reading.report("route", raw, "a list of tables, each under [[route]]")
+    if not routes and raw in (None, []):
+        reading.report("route", raw, "at least one [[route]]")
+    settings = Settings(service, log, admin, tuple(routes), file)
+    judge(settings, reading, own)
+    return settings, reading
+
+
+def parse(text: str, file: str) -> Settings:
+    """The settings in a text; `file` is its name in messages, and relative paths in it are taken from its directory.
+
+    Raises SettingsError with every problem that the text alone shows.
+    """
+    settings, reading = _read(_document(text, file), file, ())
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return settings
+
+
+def load(path: str, own: Collection[Address] = ()) -> Settings:
+    """The settings in a file, judged also by what they name on this host: keys, directories, users.
+
+    `own` are the host's own addresses, to find a destination that leads back here: give `own_addresses()`; without it
+    only loopback and the addresses in the file are known.  Raises SettingsError with every problem, a file that can't
+    be read included.
+    """
+    settings, reading = examine(path, own)
+    if reading.problems:
+        raise SettingsError(reading.problems)
+    return settings
+
+
+def examine(path: str, own: Collection[Address] = ()) -> tuple[Settings, Reading]:
+    """What `load` does, for somebody who adds problems of his own: the settings are whole, with defaults for the rest.
+
+    Raises SettingsError only for a file that can't be read, or is not TOML.
+    """
+    settings, reading = _read(_document(_text(path), path), path, own)
+    look(settings, reading)
+    return settings, reading
+
+
+def _text(path: str) -> str:
+    """A file's text. Raises SettingsError."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+        if content.startswith(b"\xef\xbb\xbf"):
+            raise SettingsError([Problem(f"{path}:1", "", None, "UTF-8 text without a byte order mark")])
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError([Problem(f"{path}:{line}", "", None, "UTF-8 text, as TOML asks")]) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError([Problem(path, "", None, f"a file that can be read: {reason}")]) from None
+
+
+def from_arguments(
+    listen: str | Sequence[str],
+    destination: str | Sequence[str],
+    allow: Sequence[str] = (),
+    admin: str | None = None,
+    record: str | None = None,
+    own: Collection[Address] = (),
+) -> Settings:
+    """The settings of `run --listen ADDR:PORT --destination HOST[:PORT] ...`: one route, named `default`.
+
+    Raises SettingsError, each problem naming the option.
+    """
+    route: dict[str, Any] = {
+        "listen": [listen] if isinstance(listen, str) else list(listen),
+        "destination": [destination] if isinstance(destination, str) else list(destination),
+    }
+    if allow:
+        route["allow_clients"] = list(allow)
+    if record:
+        route["record"] = {"directory": os.path.abspath(record)}
+    document: dict[str, Any] = {"route": [route]}
+    if admin:
+        document["admin"] = {"listen": admin}
+    settings, reading = _read(document, "command line", own)
+    look(settings, reading)
+    if reading.problems:
+        raise SettingsError(replace(problem, key=_option(problem.key)) for problem in reading.problems)
+    return settings
+
+
+def _option(where: str) -> str:
+    """The option that a key of `from_arguments` came from."""
+    options = {
+        "admin.listen": "--admin",
+        "route[0].listen": "--listen",
+        "route[0].destination": "--destination",
+        "route[0].allow_clients": "--allow",
+        "route[0].record.directory": "--record",
+    }
+    return next((option for path, option in options.items() if where.startswith(path)), where)

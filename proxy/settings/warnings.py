@@ -1,0 +1,130 @@
+"""What is legal but unwise: `warnings` lists it, `check` prints it, `run` starts all the same.
+
+Time-outs are compared with RFC 5321 4.5.3.2, whose minimums are those of the sending side; a proxy that is less patient
+than the sender cuts sessions that both peers would have finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from proxy.settings.problems import Warning_
+from proxy.settings.reading import declared
+
+if TYPE_CHECKING:
+    from proxy.settings.tables import Route, Settings, Tls
+
+MINUTE: Final = 60.0
+WIDE: Final = 8  # a prefix shorter than this is more than any one organisation has
+# Each: the shortest that the RFC allows, its clause, what it is for.
+MINIMUMS: Final = {
+    "banner": (5 * MINUTE, "4.5.3.2.1", "for the 220"),
+    "command": (5 * MINUTE, "4.5.3.2.7", "for the next command, as for the replies to MAIL and RCPT"),
+    "idle": (10 * MINUTE, "4.5.3.2.6", "for the reply to the final dot"),
+    "half_closed": (10 * MINUTE, "4.5.3.2.6", "for the reply to the final dot"),
+}
+
+
+def warnings(settings: Settings) -> list[Warning_]:
+    """Everything in the settings that an operator should know about; nothing outside them is looked at."""
+    found: list[Warning_] = []
+    if settings.service.drain_timeout < 10 * MINUTE:
+        found.append(
+            Warning_(
+                "service.drain_timeout",
+                f"{settings.service.drain_timeout:g} s is less than the 10 minutes that RFC 5321"
+                " 4.5.3.2.6 gives a server after the final dot; a session cut there is delivered twice",
+            )
+        )
+    admin = settings.admin.listen
+    if admin is not None and not _loopback(admin.host):
+        found.append(
+            Warning_(
+                "admin.listen", f"{admin} is not loopback; whoever reaches it sees the status page and the metrics"
+            )
+        )
+    for index, route in enumerate(settings.routes):
+        found += [Warning_(f"route[{index}].{key}", text) for key, text in _of_route(route, settings.service.workers)]
+    return found
+
+
+def _of_route(route: Route, workers: int) -> Iterator[tuple[str, str]]:
+    yield from _of_clients(route, workers)
+    for name, (least, clause, purpose) in MINIMUMS.items():
+        seconds = getattr(route.timeouts, name)
+        if seconds < least:
+            yield (
+                f"timeouts.{name}",
+                (f"{seconds:g} s is less than the {least / MINUTE:.0f} minutes of RFC 5321 {clause} {purpose}"),
+            )
+    if route.repair.unterminated_after >= route.timeouts.command:
+        yield "repair.unterminated_after", "is not shorter than timeouts.command, so it never comes to it"
+    if "STARTTLS" in route.repair.remove:
+        yield "repair.remove", "STARTTLS is never shown, so clients send mail in clear or not at all"
+    yield from _of_tls(route)
+    if not route.record.directory:
+        for name in ("bytes", "sessions"):
+            if getattr(route.record, name):
+                yield f"record.{name}", "has no effect without record.directory"
+
+
+def _of_clients(route: Route, workers: int) -> Iterator[tuple[str, str]]:
+    wide = [str(network) for network in route.allow_clients if network.prefixlen < WIDE]
+    if wide and any(one.systemd or not _loopback(one.host) for one in route.listen):
+        what = "go anywhere through it" if route.destination[0].kind == "original" else "reach the server through it"
+        yield "allow_clients", f"{', '.join(wide)}: with this listener, strangers can {what} under the proxy's address"
+    if not route.allow_clients:
+        yield "allow_clients", "is empty, so every client gets 421"
+    if any(network.prefixlen < WIDE for network in route.trusted_proxies):
+        yield "trusted_proxies", "is so wide that strangers can say that they come from anywhere"
+    if workers > route.max_sessions:
+        yield "max_sessions", f"is less than one for each of the {workers} workers"
+    if route.xclient and route.send_proxy_protocol:
+        yield "xclient", "is of little use: the server learns the client's address by send_proxy_protocol"
+    if route.destination[0].kind != "original":
+        for name, default in (("original_ports", (25,)), ("original_networks", ())):
+            if getattr(route, name) != default:
+                yield name, 'has no effect unless destination is "original"'
+
+
+def _of_tls(route: Route) -> Iterator[tuple[str, str]]:
+    tls = route.tls
+    if tls.mode == "passthrough":
+        changed = [name for name, value in _changed(tls) if name != "mode"]
+        if changed:
+            yield "tls", f'{", ".join(changed)}: no effect in mode "passthrough"'
+        return
+    if tls.verify == "none" and tls.server != "none":
+        yield "tls.verify", '"none" encrypts, but to whoever answers: the server is not authenticated'
+    if tls.pins and tls.verify != "pin":
+        yield "tls.pins", f'have no effect with verify = "{tls.verify}"'
+    if tls.keylog:
+        yield "tls.keylog", "whoever reads this file can read the mail; for a lab only"
+    if tls.minimum_version < "1.2":
+        yield "tls.minimum_version", f"TLS {tls.minimum_version} is obsolete (RFC 8996)"
+    if tls.client == "none" and tls.server == "none":
+        yield "tls", "neither side has TLS"
+    elif not tls.required:
+        yield "tls.required", "false lets a client send its mail in clear"
+    if tls.server != "none" and tls.verify == "hostname" and not tls.verify_name:
+        for one in route.destination:
+            if one.kind in ("address", "original"):
+                yield (
+                    "tls.verify_name",
+                    (f"is empty, so the certificate must name {one.host or 'the address connected to'} as an address"),
+                )
+                break
+
+
+def _changed(tls: Tls) -> Iterator[tuple[str, object]]:
+    """The keys of [route.tls] that are not what they are by default."""
+    default = type(tls)()
+    for name, _ in declared(type(tls)):
+        if getattr(tls, name) != getattr(default, name):
+            yield name, getattr(tls, name)
+
+
+def _loopback(host: str) -> bool:
+    return bool(host) and ip_address(host.partition("%")[0]).is_loopback

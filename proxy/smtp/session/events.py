@@ -1,0 +1,147 @@
+"""What the session asks of its edge: one small frozen dataclass an action.
+
+What goes into the session are its methods (`client_data`, `server_data`, `client_ended`, ...), each with the time; each
+returns a list of these, to be carried out in order.  An edge may do nothing else with a peer's bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.smtp.reply.repair import RepairResult
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient:
+    """Send these bytes to the client, in one write."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToServer:
+    """Send these bytes to the server, in one write."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FinishServer:
+    """The client has said its last: half-close the connection to the server once all is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseClient:
+    """What the client sends from now on goes to the server unread; the session holds none of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseServer:
+    """What the server sends from now on goes to the client unread; the session holds none of it.
+
+    `tls` is true when a STARTTLS brought it about: what follows are TLS records of the two peers.
+    """
+
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NextDestination:
+    """Give this server up without a word to the client and connect to the next destination."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreshConnection:
+    """Close this server connection without a word and make another; the session speaks first on it by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropServer:
+    """Close this server connection without a word; the session only has something to say to the client yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskOffers:
+    """Find out whether this destination offers XCLIENT or XFORWARD, and tell by `offers_known`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Begin TLS with the server and judge it; tell by `server_tls_ready` or `server_tls_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Once all is sent, begin TLS with the client; tell by `client_tls_ready` or `client_tls_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The session is over: send what is left, then close both sides.  A `reset_…` side is reset, not closed."""
+
+    outcome: str
+    by: str
+    reason: str = ""
+    reset_client: bool = False
+    reset_server: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EhloReplied:
+    """To be told: an EHLO reply was judged, `seconds` after its command."""
+
+    result: RepairResult
+    seconds: float
+    inside_tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StarttlsAnswered:
+    """To be told: `result` is accepted, refused, injection or failed."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """To be told: bytes where none may be, around STARTTLS.  `event` is the name of the log event."""
+
+    event: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """To be told: a finding outside of an EHLO reply (lines before the banner, lines that came too late)."""
+
+    finding: str
+    lines: tuple[bytes, ...]
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class XclientOffered:
+    """To be told: the session was ended for an offer of XCLIENT or XFORWARD to a client that is not trusted."""
+
+
+Action = (
+    ToClient
+    | ToServer
+    | FinishServer
+    | ReleaseClient
+    | ReleaseServer
+    | NextDestination
+    | FreshConnection
+    | DropServer
+    | AskOffers
+    | ServerTls
+    | ClientTls
+    | End
+    | EhloReplied
+    | StarttlsAnswered
+    | Injected
+    | Found
+    | XclientOffered
+)

@@ -1,0 +1,160 @@
+"""`simulate`: a broken destination server for a lab, with a certificate of its own.
+
+Prints `listening ADDR:PORT`, then each mail that it accepts; with `as_json` each as one JSON object a line.  Stays
+until SIGTERM or SIGINT.  What it says is in `proxy.tools.simulate.replies`, how it speaks in
+`proxy.tools.simulate.server`; this module only puts them together and shows what comes.
+
+Exit: 0 after a signal; 1 when it can't start (port taken); 2 for an unknown finding or a file that can't be read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from twisted.internet.error import CannotListenError
+
+from proxy.net.tls.self_signed import make_self_signed
+from proxy.settings.values import Endpoint
+from proxy.tools.dialogue import printable
+from proxy.tools.simulate.incoming import Mail
+from proxy.tools.simulate.replies import BROKEN, DEFAULT, GOOD_REPLIES, NAME, SimulatedReplies, adapted, from_bytes
+from proxy.tools.simulate.server import ServerSideTls, SimulatedServer
+
+NO_FINDING = "none"  # --finding none: a server without fault
+MAX_REPLY_FILE = 1024 * 1024  # bytes
+BACKLOG = 1024  # with Twisted's 50 a burst leaves clients that wait for a banner from a connection that is none
+DEFAULT_LISTEN = Endpoint("127.0.0.1", 2525)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """As on the command line."""
+
+    listen: Endpoint = DEFAULT_LISTEN
+    finding: str = DEFAULT
+    reply: str = ""  # a file of raw bytes, in place of `finding`
+    tls: bool = True
+    save: str = ""
+    as_json: bool = False
+    name: str = NAME.decode()
+    broken_inside_tls: bool = False
+    save_certificate: str = ""
+
+
+class Mistake(Exception):
+    """Something that the person at the command line got wrong."""
+
+
+def replies_for(options: SimulateOptions) -> SimulatedReplies:
+    """What the server will say.  Raises `Mistake`."""
+    if options.reply:
+        try:
+            with open(options.reply, "rb") as file:
+                replies = from_bytes(file.read(MAX_REPLY_FILE))
+        except OSError as error:
+            raise Mistake(f"--reply: {error}") from error
+    elif options.finding == NO_FINDING:
+        replies = GOOD_REPLIES
+    elif options.finding in BROKEN:
+        replies = BROKEN[options.finding]
+    else:
+        near = difflib.get_close_matches(options.finding, BROKEN, 1)
+        raise Mistake(
+            f"no finding is called {options.finding!r}"
+            + (f"; did you mean {near[0]}?" if near else "; `ehlo-proxy explain` lists them")
+        )
+    changed = adapted(replies, options.name.encode("latin-1", "replace"), options.tls, options.broken_inside_tls)
+    if options.reply:  # those bytes are the person's own
+        return SimulatedReplies(changed.banner, replies.ehlo, changed.inside_tls)
+    return changed
+
+
+class Shown:
+    """Tells of each mail on `out`, and saves it when asked to."""
+
+    def __init__(self, options: SimulateOptions, out: TextIO, err: TextIO) -> None:
+        self._options = options
+        self._out = out
+        self._err = err
+        self._number = 0
+
+    def listening(self, at: Endpoint) -> None:
+        if self._options.as_json:
+            self._tell({"event": "listening", "listen": str(at), "port": at.port})
+        else:
+            print(f"listening {at}", file=self._out, flush=True)
+
+    def mail(self, mail: Mail) -> None:
+        path = ""
+        if self._options.save:
+            try:
+                path = self._save(mail.data)
+            except OSError as error:
+                print(f"ehlo-proxy simulate: not saved: {error}", file=self._err, flush=True)
+        if self._options.as_json:
+            self._tell(
+                {
+                    "event": "mail",
+                    "from": mail.sender,
+                    "to": list(mail.recipients),
+                    "size": len(mail.data),
+                    "tls": mail.tls or "clear",
+                    "helo": mail.helo,
+                    "client": mail.client,
+                    "file": path,
+                }
+            )
+            return
+        to = ", ".join(f"<{recipient}>" for recipient in mail.recipients)
+        how = mail.tls or "in clear"
+        saved = f", saved as {path}" if path else ""
+        line = f"mail from <{mail.sender}> to {to}, {len(mail.data)} bytes, {how}{saved}"
+        print(printable(line), file=self._out, flush=True)
+
+    def _tell(self, told: dict[str, object]) -> None:
+        print(json.dumps(told), file=self._out, flush=True)
+
+    def _save(self, data: bytes) -> str:
+        """The path of a new file with exactly these bytes; earlier ones stay."""
+        while True:
+            self._number += 1
+            path = os.path.join(self._options.save, f"{self._number:04d}.eml")
+            try:
+                with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                    file.write(data)
+            except FileExistsError:
+                continue
+            return path
+
+
+def run(options: SimulateOptions, reactor: Any, out: TextIO, err: TextIO) -> int:
+    """Serve until a signal.  `reactor` is Twisted's, not yet running."""
+    try:
+        replies = replies_for(options)
+        if options.save:
+            os.makedirs(options.save, exist_ok=True)
+        tls = None
+        if options.tls:
+            names = list(dict.fromkeys((options.name, "localhost", options.listen.host)))
+            certificate, key = make_self_signed(names)
+            tls = ServerSideTls(certificate, key)
+            if options.save_certificate:
+                with open(options.save_certificate, "wb") as file:
+                    file.write(certificate)
+    except (Mistake, ValueError, OSError) as error:
+        print(f"ehlo-proxy simulate: {error}", file=err)
+        return 2
+    show = Shown(options, out, err)
+    server = SimulatedServer(reactor, replies, tls, on_mail=show.mail)
+    try:
+        port = reactor.listenTCP(options.listen.port, server, interface=options.listen.host, backlog=BACKLOG)
+    except CannotListenError as error:
+        print(f"ehlo-proxy simulate: {error}", file=err)
+        return 1
+    reactor.callWhenRunning(show.listening, Endpoint(options.listen.host, port.getHost().port))
+    reactor.run()
+    return 0

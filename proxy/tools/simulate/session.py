@@ -1,0 +1,327 @@
+"""One client's connection to the simulated server.
+
+It knows EHLO, LHLO, HELO, MAIL, RCPT, DATA, BDAT, RSET, NOOP, VRFY, HELP, AUTH PLAIN and LOGIN (anyone, any password),
+XCLIENT and XFORWARD (believed, and forgotten), STARTTLS and QUIT (RFC 5321, 3030, 3207, 4954).  A message is kept as
+the exact bytes that were sent, with only the dots of DATA undone; nothing is added in front.  Plaintext behind
+STARTTLS is forgotten (RFC 3207 4.2, CVE-2011-0411).  What a client says while a reply is on its way waits.
+
+Limits: a line of 8 KiB, 10 minutes without a byte, and those of `proxy.tools.simulate.incoming`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from proxy.tools.simulate.incoming import ChunkedMessage, DottedMessage, Mail, TooBig
+from proxy.tools.simulate.replies import Piece
+
+if TYPE_CHECKING:
+    from proxy.tools.simulate.server import SimulatedServer
+
+MAX_LINE = 8 * 1024
+IDLE_TIMEOUT = 600.0
+CLOSE_TIMEOUT = 5.0  # a client that does not answer our close is cut
+
+_PATH = re.compile(rb"(?:FROM|TO):\s*<([^>]*)>", re.IGNORECASE)
+
+
+class SimulatedSession(Protocol):
+    """One client's connection."""
+
+    def __init__(self, server: SimulatedServer, client: str) -> None:
+        self._server = server
+        self._client = client
+        self._held = bytearray()
+        self._inside_tls = False
+        self._silenced = False  # pieces of a reply are still to be sent: what the client says waits
+        self._closing = False
+        self._timer: Any = None  # of silence
+        self._pause: Any = None  # between two pieces of a reply
+        self._forget()
+
+    def _forget(self) -> None:
+        """As after the banner: RFC 3207 4.2 wants the client's name forgotten too."""
+        self._helo = ""
+        self._prompts: list[bytes] | None = None  # of a running AUTH dialogue
+        self._reset_mail()
+
+    def _reset_mail(self) -> None:
+        self._sender: str | None = None
+        self._recipients: list[str] = []
+        self._message: DottedMessage | None = None
+        self._chunks: ChunkedMessage | None = None
+        self._in_chunk = False
+
+    # ------------------------------------------------------------------- edge
+
+    @property
+    def _wire(self) -> Any:  # a TCP transport, which Twisted's types call an ITransport
+        assert self.transport is not None
+        return self.transport
+
+    def connectionMade(self) -> None:
+        self._server.sessions.add(self)
+        self._wire.setTcpNoDelay(True)
+        self._expect(IDLE_TIMEOUT)
+        if self._server.implicit_tls:
+            self._start_tls()
+        self._say(self._server.replies.banner)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._expect(IDLE_TIMEOUT)
+        self._held += data
+        self._read()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._closing = True
+        self._server.sessions.discard(self)
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._pause = None
+
+    def abort(self) -> None:
+        self._closing = True
+        self._wire.abortConnection()
+
+    def _expect(self, seconds: float) -> None:
+        """The next byte, or the end, within so many seconds; else the connection is cut."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._server.clock.callLater(seconds, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        self.abort()
+
+    def _start_tls(self) -> None:
+        assert self._server.tls is not None
+        self._wire.startTLS(self._server.tls)
+        self._inside_tls = True
+
+    def _say(self, pieces: tuple[Piece, ...]) -> None:
+        """Send these pieces in order, each in a segment of its own."""
+        for number, piece in enumerate(pieces):
+            if piece.pause:
+                self._silenced = True
+                self._pause = self._server.clock.callLater(piece.pause, self._go_on, pieces[number:])
+                return
+            self._wire.write(piece.data)
+        self._silenced = False
+
+    def _go_on(self, pieces: tuple[Piece, ...]) -> None:
+        self._pause = None
+        if self._closing:
+            return
+        self._say((Piece(pieces[0].data), *pieces[1:]))
+        self._read()
+
+    def _reply(self, text: bytes) -> None:
+        self._wire.write(text + b"\r\n")
+
+    def _close(self, text: bytes) -> None:
+        self._reply(text)
+        self._closing = True
+        self._held.clear()
+        self._wire.loseConnection()
+        self._expect(CLOSE_TIMEOUT)
+
+    # ---------------------------------------------------------------- reading
+
+    def _read(self) -> None:
+        """Take from what is held as much as is whole."""
+        while self._held and not self._silenced and not self._closing:
+            if self._in_chunk:
+                taken = self._read_chunk()
+            elif self._message is not None:
+                taken = self._read_message(self._message)
+            else:
+                taken = self._read_line()
+            if not taken:
+                return
+
+    def _read_line(self) -> bool:
+        end = self._held.find(b"\n") + 1
+        if not end or end > MAX_LINE:
+            if len(self._held) > MAX_LINE:
+                self._close(b"500 5.5.2 Line too long")
+            return False
+        line = bytes(self._held[:end])
+        del self._held[:end]
+        if self._prompts is not None:
+            self._credentials(line)
+        else:
+            self._server.on_command(line)
+            self._command(line.strip())
+        return True
+
+    def _read_message(self, message: DottedMessage) -> bool:
+        try:
+            data = message.take(self._held)
+        except TooBig:
+            self._close(b"552 5.3.4 Message too big")
+            return False
+        if data is None:
+            return False
+        self._accept(data)
+        return True
+
+    def _read_chunk(self) -> bool:
+        assert self._chunks is not None
+        data = self._chunks.take(self._held)
+        if self._chunks.chunk_is_whole:
+            self._in_chunk = False
+            if data is None:
+                self._reply(b"250 OK, go on")
+            else:
+                self._accept(data)
+        return True
+
+    def _accept(self, data: bytes) -> None:
+        version = self._wire.getHandle().get_protocol_version_name() if self._inside_tls else ""
+        mail = Mail(self._sender or "", tuple(self._recipients), data, version, self._helo, self._client)
+        self._reset_mail()
+        self._server.on_mail(mail)
+        self._reply(b"250 OK, message accepted")
+
+    # --------------------------------------------------------------- commands
+
+    def _command(self, line: bytes) -> None:
+        verb, _, argument = line.partition(b" ")
+        verb = verb.upper()
+        if verb in self._server.answers:
+            self._wire.write(self._server.answers[verb])
+            return
+        action = _COMMANDS.get(verb)
+        if action is None:
+            self._reply(_CONSTANT.get(verb, b"500 5.5.1 Command not known"))
+        else:
+            action(self, argument.strip())
+
+    def _ehlo(self, argument: bytes) -> None:
+        self._reset_mail()
+        self._helo = argument.decode("latin-1")
+        replies = self._server.replies
+        self._say(replies.inside_tls if self._inside_tls else replies.ehlo)
+
+    def _hello(self, argument: bytes) -> None:
+        self._reset_mail()
+        self._helo = argument.decode("latin-1")
+        self._reply(b"250 OK")
+
+    def _mail(self, argument: bytes) -> None:
+        path = _PATH.match(argument)
+        if path is None or self._sender is not None:
+            self._reply(b"501 5.5.4 MAIL FROM:<address>, once a message")
+            return
+        self._sender = path[1].decode("latin-1")
+        self._reply(b"250 OK")
+
+    def _rcpt(self, argument: bytes) -> None:
+        path = _PATH.match(argument)
+        if path is None:
+            self._reply(b"501 5.5.4 RCPT TO:<address>")
+        elif self._sender is None:
+            self._reply(b"503 5.5.1 MAIL first")
+        else:
+            self._recipients.append(path[1].decode("latin-1"))
+            self._reply(b"250 OK")
+
+    def _data(self, argument: bytes) -> None:
+        if not self._recipients:
+            self._reply(b"503 5.5.1 RCPT first")
+            return
+        self._message = DottedMessage()
+        self._reply(b"354 End the message with a dot on a line of its own")
+
+    def _bdat(self, argument: bytes) -> None:
+        words = argument.upper().split()
+        if not words or not words[0].isdigit() or words[1:] not in ([], [b"LAST"]):
+            self._close(b"501 5.5.4 BDAT size [LAST]")  # what follows can't be told from commands any more
+        elif not self._recipients:
+            self._close(b"503 5.5.1 RCPT first")
+        else:
+            self._chunks = self._chunks or ChunkedMessage()
+            try:
+                self._chunks.expect(int(words[0][:12]), words[1:] == [b"LAST"])
+            except TooBig:
+                self._close(b"552 5.3.4 Message too big")
+                return
+            self._in_chunk = True
+            self._read_chunk()
+
+    def _rset(self, argument: bytes) -> None:
+        self._reset_mail()
+        self._reply(b"250 OK")
+
+    def _auth(self, argument: bytes) -> None:
+        words = argument.split()
+        kind = words[0].upper() if words else b""
+        if kind not in (b"PLAIN", b"LOGIN"):
+            self._reply(b"504 5.5.4 PLAIN or LOGIN")
+            return
+        asked = [b""] if kind == b"PLAIN" else [b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6"]
+        self._prompts = asked[len(words) - 1 :]  # an initial response answers the first
+        self._prompt()
+
+    def _credentials(self, line: bytes) -> None:
+        if line.strip() == b"*":
+            self._prompts = None
+            self._reply(b"501 5.7.0 As you wish")
+        else:
+            self._prompt()
+
+    def _prompt(self) -> None:
+        if self._prompts:
+            self._reply(b"334 " + self._prompts.pop(0))
+        else:
+            self._prompts = None
+            self._reply(b"235 2.7.0 Anyone is welcome here")
+
+    def _xclient(self, argument: bytes) -> None:
+        self._forget()
+        self._say(self._server.replies.banner)
+
+    def _starttls(self, argument: bytes) -> None:
+        if self._server.tls is None:
+            self._reply(b"502 5.5.1 No TLS here")
+        elif self._inside_tls:
+            self._reply(b"503 5.5.1 TLS is on already")
+        else:
+            self._held.clear()
+            self._forget()
+            self._wire.write(b"220 2.0.0 Ready to start TLS\r\n" + self._server.behind_starttls)
+            self._start_tls()
+
+    def _quit(self, argument: bytes) -> None:
+        self._close(b"221 2.0.0 Goodbye")
+
+
+_CONSTANT = {
+    b"NOOP": b"250 OK",
+    b"XFORWARD": b"250 OK",
+    b"VRFY": b"252 2.5.2 Send it and see",
+    b"HELP": b"214 2.0.0 RFC 5321",
+}
+
+_COMMANDS: dict[bytes, Callable[[SimulatedSession, bytes], None]] = {
+    b"EHLO": SimulatedSession._ehlo,
+    b"LHLO": SimulatedSession._ehlo,
+    b"HELO": SimulatedSession._hello,
+    b"MAIL": SimulatedSession._mail,
+    b"RCPT": SimulatedSession._rcpt,
+    b"DATA": SimulatedSession._data,
+    b"BDAT": SimulatedSession._bdat,
+    b"RSET": SimulatedSession._rset,
+    b"AUTH": SimulatedSession._auth,
+    b"XCLIENT": SimulatedSession._xclient,
+    b"STARTTLS": SimulatedSession._starttls,
+    b"QUIT": SimulatedSession._quit,
+}

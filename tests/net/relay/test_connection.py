@@ -1,0 +1,92 @@
+"""One end of a session over edge-triggered events: what was told while nobody read must not be forgotten."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
+from proxy.net.relay.outgoing import MAX_PENDING
+from tests.own_reactor import OwnReactor
+
+
+class Tells:
+    """In place of a carrier: what the connections told."""
+
+    looks = False
+    active_at = 0.0
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[Connection, bool]] = []
+
+    def ended(self, connection: Connection, reset: bool) -> None:
+        self.ends.append((connection, reset))
+
+    def failed(self, error: BaseException) -> None:
+        raise error
+
+
+class Relay:
+    """Both ends of a relay, with sockets whose buffers are small, and the far sides of them."""
+
+    def __init__(self, own: OwnReactor) -> None:
+        self.own = own
+        self.tells: Any = Tells()
+        self.client_far, near = pair()
+        self.server_far, other = pair()
+        self.client = ClientConnection(near, self.tells, own.poller, own.deadlines)
+        self.server = ServerConnection(other, self.tells, own.poller, own.deadlines)
+        self.client.peer, self.server.peer = self.server, self.client
+        for one in (self.client, self.server):
+            one.relaying = True
+            own.poller.add(one.sock.fileno(), one)
+
+    def close(self) -> None:
+        for one in (self.client, self.server):
+            one.abort()
+        self.client_far.close()
+        self.server_far.close()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for one in (far, near):
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200000)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return far, near
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    own = OwnReactor()
+    relay = Relay(own)
+    yield relay
+    relay.close()
+    own.close()
+
+
+def test_end_that_was_told_while_the_peer_was_full_is_passed_on(relay: Relay) -> None:
+    sent = relay.server_far.send(b"x" * 200000)
+    assert sent > MAX_PENDING
+    relay.own.turns(0.1)
+    assert relay.server.paused
+    rest = relay.server_far.send(b"y" * 1000)  # little: it is read in one piece
+    relay.server_far.close()
+    relay.own.turns(0.1)
+    assert relay.tells.ends == []
+    got = bytearray()
+
+    def comes(until: bool) -> bool:
+        with suppress(BlockingIOError):
+            got.extend(relay.client_far.recv(8192))
+        return until
+
+    relay.own.run(lambda: comes(bool(relay.tells.ends)))
+    assert relay.tells.ends == [(relay.server, False)]
+    relay.own.run(lambda: comes(len(got) >= sent + rest))
+    assert bytes(got) == b"x" * sent + b"y" * rest

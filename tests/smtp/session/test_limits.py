@@ -1,0 +1,239 @@
+"""What a hostile peer can make a session hold, and what it can make it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from proxy.smtp.session.events import Action, End, ReleaseClient, ReleaseServer, ToClient, ToServer
+from proxy.smtp.session.policy import BridgePolicy, SessionPolicy
+from proxy.smtp.session.state import MAX_OWED, MAX_REPLY_LINE, MAX_WAITING
+from tests.playbook import (
+    BANNER,
+    EHLO,
+    Client,
+    ClientEnds,
+    ClientTlsFailed,
+    Connected,
+    Event,
+    Notice,
+    Playbook,
+    Server,
+    after_ehlo,
+    greeted,
+)
+
+MIB = 1024 * 1024
+
+
+def played(book: Playbook, events: Iterator[Event]) -> list[Action]:
+    """Feed it all (the player checks the bounds at each) until the session ends, or the edge would not read on."""
+    actions: list[Action] = []
+    for event in events:
+        actions += book.player.happens(event)
+        if book.player.ended:
+            break
+    return actions
+
+
+def sent_to_client(actions: list[Action]) -> bytes:
+    return b"".join(action.data for action in actions if isinstance(action, ToClient))
+
+
+def sent_to_server(actions: list[Action]) -> bytes:
+    return b"".join(action.data for action in actions if isinstance(action, ToServer))
+
+
+def segments(data: bytes, size: int, kind: type[Client] | type[Server]) -> Iterator[Event]:
+    return (kind(data[at : at + size]) for at in range(0, len(data), size))
+
+
+def connected() -> Playbook:
+    book = Playbook()
+    assert book >> Connected()
+    return book
+
+
+def asked(command: bytes) -> Playbook:
+    book = greeted()
+    assert book >> Client(command) << ToServer(command)
+    return book
+
+
+def let_go() -> Playbook:
+    book = after_ehlo()
+    assert book >> Client(b"MAIL FROM:<>\r\n") << ToServer(b"MAIL FROM:<>\r\n") << ReleaseClient()
+    return book
+
+
+# -- one line without an end -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [65536, 16384, 1000])
+@pytest.mark.parametrize(
+    ("begin", "start"),
+    [
+        (connected, b"220 mail.example.com "),
+        (greeted, b"451 unasked "),
+        (lambda: asked(b"NOOP\r\n"), b"250 "),
+        (lambda: asked(b"HELP\r\n"), b"no code "),
+        (lambda: asked(EHLO), b"250-"),
+        (lambda: asked(EHLO), b"no code "),
+        (let_go, b"250 "),
+    ],
+)
+def test_ten_mebibytes_without_a_line_end_pass_and_nearly_none_is_held(
+    begin: Callable[[], Playbook], start: bytes, size: int
+) -> None:
+    line = start + b"x" * (10 * MIB)
+    book = begin()
+    actions = played(book, segments(line, size, Server))
+    sent = sent_to_client(actions)
+    assert len(line) - len(sent) <= MAX_REPLY_LINE
+    assert line.startswith(sent)
+    if begin is not let_go:
+        assert sent_to_client(book.player.happens(Server(b"\r\n"))) == line[len(sent) :] + b"\r\n"
+
+
+@pytest.mark.parametrize("command", [b"STARTTLS\r\n"])
+def test_where_it_is_not_to_pass_it_ends_the_session(command: bytes) -> None:
+    actions = played(asked(command), segments(b"220 " + b"x" * MIB, 1000, Server))
+    assert isinstance(actions[-1], End)
+    assert len(sent_to_client(actions)) < 400
+
+
+def test_a_command_without_an_end_lets_go() -> None:
+    line = b"NOOP " + b"x" * (10 * MIB)
+    book = greeted()
+    assert sent_to_server(played(book, segments(line, 1000, Client))) == line
+
+
+def test_a_line_that_began_unasked_does_not_become_the_reply_to_what_is_sent_meanwhile() -> None:
+    start = b"451 " + b"x" * 20000
+    book = after_ehlo()
+    assert book >> Server(start) << ToClient(start) >> Client(EHLO) << ToServer(EHLO)
+    repaired = b"250-mail.example.com\r\n250-STARTTLS\r\n250 DSN\r\n"
+    actions = book.player.happens(Server(b"\r\n250-STARTTLS\r\n250-mail.example.com\r\n250 DSN\r\n"))
+    assert sent_to_client(actions) == b"\r\n" + repaired
+
+
+def test_a_reply_that_ends_in_a_line_of_many_pieces_is_over_with_it() -> None:
+    start, rest = b"250-" + b"x" * 20000, b"y\r\n250 ok\r\n"
+    book = asked(b"NOOP\r\n")
+    assert book >> Server(start) << ToClient(start) >> Server(rest) << ToClient(rest)
+    assert not book.session.owed
+    start = b"250 " + b"x" * 20000
+    book = asked(b"NOOP\r\n")
+    assert book >> Server(start) << ToClient(start) >> Server(b"\r\n") << ToClient(b"\r\n")
+    assert not book.session.owed
+
+
+def test_an_endless_answer_to_mail_lets_go() -> None:
+    line = b"250 " + b"x" * 20000
+    assert let_go() >> Server(line) << ToClient(line) << ReleaseServer(False)
+
+
+# -- replies and commands without number -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begin", [connected, greeted, lambda: asked(b"NOOP\r\n"), lambda: asked(EHLO)])
+@pytest.mark.parametrize("line", [b"250-x\r\n", b"451-x\r\n", b"x\r\n", b"\r\n", b"250-" + b"x" * 10000 + b"\r\n"])
+def test_endless_lines_are_never_collected(begin: Callable[[], Playbook], line: bytes) -> None:
+    played(begin(), segments(line * (MIB // 16 // len(line)), 65536, Server))
+
+
+@pytest.mark.parametrize("policy", [SessionPolicy(bridge=BridgePolicy("none", "starttls"))])
+@pytest.mark.parametrize("line", [b"220-x\r\n", b"250-x\r\n", b"\r\n"])
+def test_nor_are_those_that_the_client_does_not_see(policy: SessionPolicy, line: bytes) -> None:
+    book = Playbook(policy)
+    assert book >> Connected()
+    played(book, segments(line * (MIB // 16 // len(line)), 65536, Server))
+
+
+def test_what_a_client_says_before_there_is_a_server_is_read_up_to_a_limit() -> None:
+    book = Playbook()
+    line = b"NOOP\r\n"
+    said = 0
+    while book.session.wants_client:
+        assert book >> Client(line * 100)
+        said += 600
+    assert MAX_WAITING < said <= MAX_WAITING + 600
+    assert book >> Connected() << ToServer(line * (MAX_OWED - 1))
+    assert book.session.wants_client
+    assert book >> Server(BANNER) << ToClient(BANNER) << ToServer(line)
+
+
+def test_commands_that_nobody_answers_are_sent_up_to_a_limit() -> None:
+    book = greeted()
+    line = b"NOOP\r\n"
+    sent = sent_to_server(played(book, (Client(line * 5000) for _ in range(3))))
+    assert sent == line * MAX_OWED
+    assert not book.session.wants_client
+    assert len(book.session.owed) == MAX_OWED
+    actions = book.player.happens(Server(b"250 ok\r\n" * 10))
+    assert sent_to_client(actions) == b"250 ok\r\n" * 10
+    assert sent_to_server(actions) == line * 10
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------
+
+
+def cost(book: Playbook, events: list[Event]) -> float:
+    """Seconds of CPU to play them."""
+    session, now = book.session, book.player.now
+    started = time.process_time()
+    for event in events:
+        if isinstance(event, Server):
+            session.server_data(event.data, now)
+        elif isinstance(event, Client):
+            session.client_data(event.data, now)
+    return time.process_time() - started
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("begin", "make"),
+    [
+        (lambda: asked(b"HELP\r\n"), lambda n: [Server(b"214-x\r\n" * (n // 7))]),
+        (lambda: asked(b"HELP\r\n"), lambda n: [Server(b"\n" * n)]),
+        (greeted, lambda n: [Server(b"451 x\r\n" * (n // 7))]),
+        (connected, lambda n: [Server(b"250 x\r\n" * (n // 7))]),
+        (after_ehlo, lambda n: [Server(b"250-SIZE\r\n" * (n // 10))]),
+        (after_ehlo, lambda n: [Server(b"\r\n" * (n // 2))]),
+        (lambda: asked(b"HELP\r\n"), lambda n: [Server(b"x")] * n),
+        (lambda: asked(EHLO), lambda n: [Server(b"x")] * n),
+        (greeted, lambda n: [Client(b"x")] * n),
+        (greeted, lambda n: [Client(b"NOOP\r\n" * (n // 6))]),
+        (lambda: asked(EHLO), lambda n: [Client(b"x")] * n),
+        (lambda: asked(b"STARTTLS\r\n"), lambda n: [Client(b"\n")] * n),
+    ],
+    ids=range(12),
+)
+def test_the_cost_is_linear_in_the_bytes(begin: Callable[[], Playbook], make: Callable[[int], list[Event]]) -> None:
+    small, large = 4_000, 32_000
+    once = min(cost(begin(), make(small)) for _ in range(3))
+    often = min(cost(begin(), make(large)) for _ in range(2))
+    assert often < 8 * max(once, 0.005) * 3, f"{once:.4f} s for {small} bytes, {often:.4f} s for {large}"
+
+
+@pytest.mark.alone
+def test_an_ehlo_reply_in_drips_is_looked_at_once_a_line() -> None:
+    lines = b"250-mail.example.com\r\n" + b"".join(b"250-X%d\r\n" % n for n in range(97)) + b"250 DSN\r\n"
+    drips: list[Event] = [Server(bytes([byte])) for byte in lines]
+    assert cost(asked(EHLO), drips) < 0.25
+    final: list[Event] = [Server(b"250 X%d\r\n" % n) for n in range(99)]
+    book = asked(EHLO)
+    book.memory.ends_early = True
+    assert cost(book, final) < 0.25
+
+
+def test_an_end_that_was_told_is_not_told_again() -> None:
+    book = greeted()
+    assert book >> ClientEnds(True) << End("client-reset", "client", reset_server=True) >> ClientTlsFailed()
+
+
+def test_an_end_says_why_in_few_words() -> None:
+    cause = "a reply line without an end"
+    assert asked(b"STARTTLS\r\n") >> Server(b"x" * MIB) << Notice("421 4.4.2", cause) << End("error", "server", cause)
