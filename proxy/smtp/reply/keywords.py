@@ -81,6 +81,19 @@ def read_keyword(line: EhloLine, strict: bool) -> Keyword:
     return _read_untidy(line, strict)
 
 
+def without_mechanisms(text: bytes, gone: frozenset[bytes]) -> bytes:
+    """An AUTH or `AUTH=` line without these SASL mechanisms (in capitals); empty when they were all there was.
+
+    A line that names none of them stays as it is, octet for octet.
+    """
+    head = text[:5] if text[4:5] in (b"=", b":") else text[:4]
+    words = text[len(head) :].split()
+    left = [word for word in words if word.upper() not in gone]
+    if len(left) == len(words):
+        return text
+    return head + (b" " if len(head) == 4 else b"") + b" ".join(left) if left else b""
+
+
 def _read_untidy(line: EhloLine, strict: bool) -> Keyword:
     faults: list[Fault] = []
     word, text = line.word, line.text

@@ -33,13 +33,17 @@ from proxy.smtp.reply.ehlo import MAX_LINE, MAX_LINES, MAX_SIZE
 from proxy.smtp.reply.ehlo_lines import CONTROLS, EhloLine
 from proxy.smtp.reply.extensions import TRUSTING, cut
 from proxy.smtp.reply.findings import Finding, finding
-from proxy.smtp.reply.keywords import REPAIR, REPORT, STRICT, read_keyword
+from proxy.smtp.reply.keywords import REPAIR, REPORT, STRICT, read_keyword, without_mechanisms
 from proxy.smtp.reply.names import banner_host, folded, made_greeting
 from proxy.smtp.reply.reading import Note, Reading, is_judged, read_reply
 from proxy.smtp.reply.replies import LENIENT_LINE
 
 MAX_REMEMBERED = 4096  # octets of a reply
 _STARTTLS = b"STARTTLS"
+_AUTH = b"AUTH"
+_ONE_MECHANISM = b"AUTH:"
+# RFC 3030 3: a message declared BINARYMIME can only go by BDAT
+_DEPENDENTS = {b"CHUNKING": (b"BINARYMIME",)}
 
 
 class RepairPolicy(NamedTuple):
@@ -48,7 +52,8 @@ class RepairPolicy(NamedTuple):
     mode       `repair`, `observe` (find, change nothing) or `off` (leave it unread but for XCLIENT)
     strict     what is only untidy is repaired too
     greeting   domain for a greeting that has to be made; empty: the banner's, else the destination's
-    remove     keywords that are never shown, not even when `add` names them; `AUTH` means `AUTH=` too
+    remove     keywords that are never shown, not even when `add` names them; `AUTH` means `AUTH=` too, CHUNKING takes
+               BINARYMIME along, and `AUTH:NTLM` is one mechanism
     add        lines that are always shown, behind the greeting
     """
 
@@ -209,7 +214,7 @@ def _written(
         greeting = made_greeting(
             policy.greeting, host, context.destination_name, context.destination_address, context.client_name
         )
-    removed = {keyword.upper() for keyword in policy.remove}
+    removed, mechanisms = _removed(policy.remove)
     own_starttls = context.inside_tls or context.hide_starttls or context.offer_starttls
     names: list[bytes] = []
     texts: list[bytes] = []
@@ -219,19 +224,43 @@ def _written(
             continue
         if name in removed or cut(name) in removed:
             continue
+        text = keyword.text
+        if mechanisms and cut(name) == _AUTH:
+            text = without_mechanisms(text, mechanisms)
+            if not text:
+                continue
         names.append(name)
-        texts.append(keyword.text)
+        texts.append(text)
     first: list[bytes] = [greeting]
     if context.offer_starttls and not context.inside_tls and _STARTTLS not in removed:
         names.append(_STARTTLS)
         first.append(_STARTTLS)
     for name, text in _added(policy.add, policy.strict) if policy.add else ():
-        if not (name in names or name in removed or cut(name) in removed or (name == _STARTTLS and own_starttls)):
+        if name in names or name in removed or cut(name) in removed or (name == _STARTTLS and own_starttls):
+            continue
+        if mechanisms and cut(name) == _AUTH:
+            text = without_mechanisms(text, mechanisms)
+        if text:
             names.append(name)
             first.append(text)
     texts = first + texts
     last = texts.pop()
     return b"".join([b"250-" + text + b"\r\n" for text in texts]) + b"250 " + last + b"\r\n", names
+
+
+@lru_cache(maxsize=64)
+def _removed(words: tuple[bytes, ...]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """The operator's `remove`: keywords with those that are nothing without them, and mechanisms of AUTH."""
+    keywords: set[bytes] = set()
+    mechanisms: set[bytes] = set()
+    for word in words:
+        name = word.upper()
+        if name.startswith(_ONE_MECHANISM):
+            mechanisms.add(name.removeprefix(_ONE_MECHANISM))
+        else:
+            keywords.add(name)
+            keywords.update(_DEPENDENTS.get(name, ()))
+    return frozenset(keywords), frozenset(mechanisms)
 
 
 @lru_cache(maxsize=64)

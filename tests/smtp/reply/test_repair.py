@@ -236,6 +236,36 @@ def test_remove_and_add_apply_to_good_replies_too(
     assert result.offered == {b"STARTTLS", b"AUTH", b"AUTH=", b"8BITMIME"}
 
 
+@pytest.mark.parametrize(
+    ("remove", "add", "texts", "after"),
+    [
+        ((b"AUTH:NTLM",), (), (b"AUTH PLAIN NTLM LOGIN",), (b"AUTH PLAIN LOGIN",)),
+        ((b"auth:ntlm",), (), (b"AUTH ntlm  PLAIN",), (b"AUTH PLAIN",)),
+        ((b"AUTH:NTLM",), (), (b"AUTH NTLM", b"AUTH=NTLM LOGIN", b"SIZE 5"), (b"AUTH=LOGIN", b"SIZE 5")),
+        ((b"AUTH:NTLM",), (), (b"AUTH=LOGIN NTLM", b"AUTH:NTLM"), (b"AUTH=LOGIN",)),
+        ((b"AUTH:NTLM", b"AUTH:LOGIN"), (), (b"AUTH NTLM LOGIN", b"AUTH=LOGIN", b"HELP"), (b"HELP",)),
+        ((b"AUTH:NTLM",), (), (b"AUTH  NTLMV2 X-NTLM", b"X-EXPS NTLM"), (b"AUTH  NTLMV2 X-NTLM", b"X-EXPS NTLM")),
+        ((b"AUTH:NTLM",), (), (b"AUTH", b"HELP"), (b"AUTH", b"HELP")),
+        ((b"AUTH:NTLM",), (b"AUTH NTLM PLAIN", b"AUTH=NTLM"), (b"HELP",), (b"AUTH PLAIN", b"HELP")),
+        ((b"CHUNKING",), (), (b"BINARYMIME", b"8BITMIME", b"CHUNKING"), (b"8BITMIME",)),
+        ((b"chunking",), (b"BINARYMIME",), (b"SIZE 5",), (b"SIZE 5",)),
+        ((b"BINARYMIME",), (), (b"CHUNKING", b"BINARYMIME"), (b"CHUNKING",)),
+    ],
+)
+def test_a_keyword_goes_with_what_is_nothing_without_it_and_a_mechanism_goes_alone(
+    remove: tuple[bytes, ...], add: tuple[bytes, ...], texts: tuple[bytes, ...], after: tuple[bytes, ...]
+) -> None:
+    raw, policy = reply(b"mail.example.com", *texts), RepairPolicy(remove=remove, add=add)
+    result = repaired(raw, policy)
+    assert result.reply == reply(b"mail.example.com", *after)
+    assert result.changed is (texts != after)
+    assert result.keywords == {re.split(b"(?<=[=:])| ", text)[0] for text in after}
+    assert repaired(result.reply, policy).reply == result.reply
+    assert repaired(raw, policy._replace(mode="observe")).reply == raw
+    refusal = b"421-" + raw[4:].replace(b"250", b"421")
+    assert repaired(refusal, policy).reply == refusal
+
+
 def test_an_added_starttls_is_skipped_inside_tls() -> None:
     policy = RepairPolicy(add=(b"STARTTLS", b"XFOO"))
     raw = reply(b"mail.example.com", b"XXXXXXXA")
@@ -398,7 +428,7 @@ POLICIES = st.builds(
     mode=st.just("repair"),
     strict=st.booleans(),
     greeting=st.sampled_from([b"", b"set.example", b"help", b"gw"]),
-    remove=st.sampled_from([(), (b"AUTH",), (b"starttls",), (b"SIZE", b"8BITMIME")]),
+    remove=st.sampled_from([(), (b"AUTH",), (b"starttls",), (b"SIZE", b"8BITMIME"), (b"AUTH:A", b"CHUNKING")]),
     add=st.sampled_from([(), (b"STARTTLS",), (b"starttls foo", b"X-FOO a"), (b"SIZE 5",), (b"AUTH  A ", b"START TLS")]),
 )
 CONTEXTS = st.builds(
