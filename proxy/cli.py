@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from proxy.net.going_out.own_addresses import own_addresses
+    from proxy.net.going_out.own_addresses import OwnAddresses
     from proxy.settings import SettingsError, from_arguments, load
 
     path: str = arguments.config or DEFAULT_CONFIG
@@ -59,13 +59,13 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.allow or (),
                 arguments.admin,
                 arguments.record,
-                own_addresses(),
+                OwnAddresses(),
             )
         else:
-            settings = load(path, own_addresses())
+            settings = load(path, OwnAddresses())
 
             def reread() -> Settings:
-                return load(path, own_addresses())
+                return load(path, OwnAddresses())
 
     except SettingsError as error:
         for problem in error.problems:

@@ -15,13 +15,13 @@ from proxy.net.carrier.route import RouteRuntime, RouteState
 from proxy.net.coming_in.listeners import Listener, open_sockets
 from proxy.net.going_out import transparent
 from proxy.net.going_out.destination import Surroundings
-from proxy.net.going_out.own_addresses import own_addresses
+from proxy.net.going_out.own_addresses import OwnAddresses
 from proxy.net.waiting.deadlines import Deadlines
 from proxy.net.waiting.poller import Poller
 
 if TYPE_CHECKING:
     from proxy.daemon.log.writer import LineWriter
-    from proxy.net.going_out.dialer import Names
+    from proxy.net.going_out.names.wanted import Names
     from proxy.net.observer import Observer
     from proxy.net.tls.contexts import SharedContexts
     from proxy.net.tls.secure import SecureRoute
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 QUIET: Final = (
     660.0  # seconds without a byte after which a draining relay is cut: RFC 5321 4.5.3.2.6 gives the dot 10 min
 )
-OWN_ADDRESSES_FOR: Final = 5.0  # seconds that the host's addresses are remembered
 
 
 class CannotStart(Exception):
@@ -62,9 +61,8 @@ class Serving:
         self.listeners: list[Listener] = []
         self.draining = False
         self._listening: frozenset[tuple[str, int]] = frozenset()
-        self._own = (-OWN_ADDRESSES_FOR, own_addresses())
         self._names: Names | None = None
-        self._surroundings = Surroundings(self._own_addresses, lambda: self._listening)
+        self._surroundings = Surroundings(OwnAddresses(), lambda: self._listening)
 
     def gather_log(self, writer: LineWriter) -> None:
         """Write what the sessions of one turn log in one go at its end."""
@@ -182,12 +180,6 @@ class Serving:
         self.reactor.callLater(drain_timeout, _cut, state)
 
     # -- what sessions need ------------------------------------------------------------------------------------------
-
-    def _own_addresses(self) -> frozenset[Any]:
-        now = self.deadlines.now()
-        if now - self._own[0] > OWN_ADDRESSES_FOR:
-            self._own = (now, own_addresses())
-        return self._own[1]
 
     def _resolver(self) -> Names:
         if self._names is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ def _document(text: str, file: str) -> dict[str, Any]:
         raise SettingsError([Problem(file, "", None, "TOML with numbers and nesting of a reasonable size")]) from None
 
 
-def _read(document: dict[str, Any], file: str, own: Collection[Address]) -> tuple[Settings, Reading]:
+def _read(document: dict[str, Any], file: str, own: Container[Address]) -> tuple[Settings, Reading]:
     """Every table of the document, and the problems with it; where there is one, a default stands in."""
     reading = Reading(file, TABLES)
     for title, value in document.items():
@@ -72,10 +72,10 @@ def parse(text: str, file: str) -> Settings:
     return settings
 
 
-def load(path: str, own: Collection[Address] = ()) -> Settings:
+def load(path: str, own: Container[Address] = ()) -> Settings:
     """The settings in a file, judged also by what they name on this host: keys, directories, users.
 
-    `own` are the host's own addresses, to find a destination that leads back here: give `own_addresses()`; without it
+    `own` are the host's own addresses, to find a destination that leads back here: give `OwnAddresses()`; without it
     only loopback and the addresses in the file are known.  Raises SettingsError with every problem, a file that can't
     be read included.
     """
@@ -85,7 +85,7 @@ def load(path: str, own: Collection[Address] = ()) -> Settings:
     return settings
 
 
-def examine(path: str, own: Collection[Address] = ()) -> tuple[Settings, Reading]:
+def examine(path: str, own: Container[Address] = ()) -> tuple[Settings, Reading]:
     """What `load` does, for somebody who adds problems of his own: the settings are whole, with defaults for the rest.
 
     Raises SettingsError only for a file that can't be read, or is not TOML.
@@ -117,7 +117,7 @@ def from_arguments(
     allow: Sequence[str] = (),
     admin: str | None = None,
     record: str | None = None,
-    own: Collection[Address] = (),
+    own: Container[Address] = (),
 ) -> Settings:
     """The settings of `run --listen ADDR:PORT --destination HOST[:PORT] ...`: one route, named `default`.
 

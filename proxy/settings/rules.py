@@ -10,7 +10,7 @@ server on the same host and the same port at another address.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ def listeners(settings: Settings) -> Iterator[tuple[str, Listen | Endpoint]]:
         yield "admin.listen", settings.admin.listen
 
 
-def leads_to(settings: Settings, host: str, port: int, own: Collection[Address] = ()) -> tuple[str, str] | None:
+def leads_to(settings: Settings, host: str, port: int, own: Container[Address] = ()) -> tuple[str, str] | None:
     """The key and the address of our listener that a connection to this address would arrive at, None if there is none.
 
     `own` are the addresses of this host; loopback is always known.
@@ -50,7 +50,7 @@ def leads_to(settings: Settings, host: str, port: int, own: Collection[Address] 
     return None
 
 
-def judge(settings: Settings, reading: Reading, own: Collection[Address] = ()) -> None:
+def judge(settings: Settings, reading: Reading, own: Container[Address] = ()) -> None:
     """Report everything that can't be meant."""
     _names(settings, reading)
     _listeners(settings, reading)

@@ -18,11 +18,11 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from ipaddress import ip_address
 from typing import Final, TextIO
 
-from proxy.net.going_out.own_addresses import own_addresses
+from proxy.net.going_out.own_addresses import OwnAddresses
 from proxy.settings import Address, Settings, SettingsError, Warning_, examine, warnings
 from proxy.settings.files import unwise_files
 from proxy.settings.reading import Reading
@@ -34,7 +34,7 @@ Found = dict[tuple[str, int], list[str] | str]  # addresses, or the reason why t
 
 def run(path: str, out: TextIO, err: TextIO, within: float = LOOK_UP_WITHIN) -> int:
     """Check one file; the exit code. `within`: seconds for looking names up."""
-    own = own_addresses()
+    own = OwnAddresses()
     try:
         settings, reading = examine(path, own)
     except SettingsError as error:
@@ -52,7 +52,7 @@ def run(path: str, out: TextIO, err: TextIO, within: float = LOOK_UP_WITHIN) -> 
     return 0
 
 
-def _of_names(settings: Settings, reading: Reading, own: Collection[Address], within: float) -> Iterator[Warning_]:
+def _of_names(settings: Settings, reading: Reading, own: Container[Address], within: float) -> Iterator[Warning_]:
     """Report destinations by name that lead back to us; the rest is worth a warning."""
     named = {
         f"route[{index}].destination[{place}]": one
@@ -105,12 +105,12 @@ def look_up(names: Collection[tuple[str, int]], within: float) -> Found:
     return found
 
 
-def _not_connected(host: str, own: Collection[Address]) -> bool:
+def _not_connected(host: str, own: Container[Address]) -> bool:
     address = ip_address(host.partition("%")[0])
     return address.is_loopback or address.is_unspecified or address.is_link_local or address in own
 
 
-def _of_addresses(settings: Settings, own: Collection[Address]) -> Iterator[Warning_]:
+def _of_addresses(settings: Settings, own: Container[Address]) -> Iterator[Warning_]:
     """Addresses to bind that this host does not have; it may get them later, from VRRP for example."""
     bound = [(key, one.host) for key, one in listeners(settings)]
     bound += [(f"route[{index}].source", route.source) for index, route in enumerate(settings.routes)]
@@ -118,5 +118,5 @@ def _of_addresses(settings: Settings, own: Collection[Address]) -> Iterator[Warn
         if not own or host in ("", "client"):
             continue
         address = ip_address(host.partition("%")[0])
-        if not address.is_unspecified and not address.is_loopback and address not in own:
+        if not (address.is_unspecified or address.is_loopback or address.is_link_local) and address not in own:
             yield Warning_(key, f"{host} is not an address of this host at the moment")

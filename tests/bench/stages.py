@@ -89,7 +89,7 @@ def route_runtime() -> tuple[RouteRuntime, Server]:
         deadlines=Deadlines(nobody),
         observer=Reports(EventLog(lambda line: None)),
         names=lambda: nobody,
-        surroundings=Surroundings(lambda: frozenset(), lambda: frozenset()),
+        surroundings=Surroundings(frozenset(), lambda: frozenset()),
         host_name="proxy.example",
         secure=None,
     )

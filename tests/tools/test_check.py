@@ -22,7 +22,7 @@ OWN = frozenset({ip_address("198.51.100.25"), ip_address("127.0.0.1"), ip_addres
 @pytest.fixture(autouse=True)
 def _the_proxys_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """198.51.100.25; no test asks a resolver."""
-    monkeypatch.setattr(check, "own_addresses", lambda: OWN)
+    monkeypatch.setattr(check, "OwnAddresses", lambda: OWN)
     resolve(monkeypatch, {})
 
 

@@ -16,7 +16,8 @@ from proxy.net.carrier.offers import OffersQuestion
 from proxy.net.carrier.record import Recorders
 from proxy.net.coming_in import proxy_header
 from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, parsed
-from proxy.net.going_out.dialer import Dialer, Names
+from proxy.net.going_out.dialer import Dialer
+from proxy.net.going_out.names.wanted import Names
 from proxy.net.observer import Observer, Story
 from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy

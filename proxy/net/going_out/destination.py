@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from proxy.net.going_out.names.wanted import Exchange
     from proxy.settings import Destination, Network
 
     Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -76,18 +77,6 @@ class Target:
 
     def server(self, address: str) -> Server:
         return Server(self.host, address, self.port, self.destination)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One MX record."""
-
-    preference: int
-    name: str
-
-
-class NotResolved(Exception):
-    """A name has no addresses, or they can't be found.  The text says which, in a few words."""
 
 
 def endpoint(host: str, port: int) -> str:
@@ -190,33 +179,14 @@ def special(address: str) -> str:
     return ""
 
 
-def own_addresses_now(now: Callable[[], float], fresh_for: float = 5.0) -> Callable[[], frozenset[Address]]:
-    """The host's own addresses for `Surroundings`, read again when they are older than `fresh_for` seconds."""
-    from proxy.net.going_out.own_addresses import own_addresses  # reads files: not for those who only want the rules
-
-    known: frozenset[Address] = frozenset()
-    read_at: float | None = None
-
-    def own() -> frozenset[Address]:
-        nonlocal known, read_at
-        if read_at is None or now() - read_at > fresh_for:
-            known, read_at = own_addresses(), now()
-        return known
-
-    return own
-
-
 class Surroundings:
     """What this host and this proxy are called: needed to know what leads back.
 
-    `own` gives the addresses of the host's interfaces, `listening` the addresses and ports of all listeners of this
-    proxy, of all routes, unspecified ones (`0.0.0.0`, `::`) included.  Both are asked each time; they are expected to
-    remember what is dear.
+    `own` are the addresses of the host's interfaces, asked each time; `listening` gives the addresses and ports of all
+    listeners of this proxy, of all routes, unspecified ones (`0.0.0.0`, `::`) included.
     """
 
-    def __init__(
-        self, own: Callable[[], frozenset[Address]], listening: Callable[[], frozenset[tuple[str, int]]]
-    ) -> None:
+    def __init__(self, own: Container[Address], listening: Callable[[], frozenset[tuple[str, int]]]) -> None:
         self._own = own
         self._listening = listening
 
@@ -227,7 +197,7 @@ class Surroundings:
     def is_own(self, address: str) -> bool:
         """Does the address belong to this host?  All of loopback does."""
         found = parsed(address)
-        return found.is_loopback or found.is_unspecified or found in self._own()
+        return found.is_loopback or found.is_unspecified or found in self._own
 
     def leads_back(self, address: str, port: int) -> bool:
         """Would a connection end at a listener of this proxy?"""

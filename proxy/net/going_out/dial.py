@@ -7,7 +7,7 @@ of ours was told, and after `cancel`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -17,7 +17,6 @@ from proxy.net.going_out.destination import (
     NAME_NOT_RESOLVED,
     NO_ANSWER_FROM_HOST,
     ROUTING_LOOP,
-    NotResolved,
     Server,
     Target,
     by_preference,
@@ -25,13 +24,21 @@ from proxy.net.going_out.destination import (
     interleave,
     key_of,
 )
+from proxy.net.going_out.names.wanted import NotResolved
 
 if TYPE_CHECKING:
+    import socket
+    from collections import deque
+    from collections.abc import Callable
+
     from twisted.python.failure import Failure
 
-    from proxy.net.going_out.dialer import Dialer, Dialling
-    from proxy.net.observer import Story
-    from proxy.settings import Destination
+    from proxy.net.going_out.destination import FailureMemory, Surroundings
+    from proxy.net.going_out.names.wanted import Names
+    from proxy.net.observer import Observer, Story
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
+    from proxy.settings import Destination, Route
 
 ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 8, Connection Attempt Delay
 ATTEMPT_TIMEOUT = 10.0  # seconds for one address
@@ -40,6 +47,45 @@ ATTEMPT_TIMEOUT = 10.0  # seconds for one address
 _WEIGHT = {"": 0, NAME_NOT_RESOLVED: 1, ROUTING_LOOP: 2, NO_ANSWER_FROM_HOST: 3}
 
 _log = Logger(namespace="proxy.net.going_out.dial")
+
+
+class Dialling(Protocol):
+    """Who waits for a server."""
+
+    def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
+        """`sock` is connected, non-blocking, NODELAY, and the owner's.  It is registered in the poller: `replace` it
+        now.  `mask` is what the poller said, data or an end among it; nothing of it is told again."""
+
+    def server_unreachable(self, status: str, reason: str, server: Server | None) -> None:
+        """There is nothing left to try: RFC 3463 status, a few words, and what was tried.  The dial is over."""
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours, also one in `server_connected`.  The dial is over."""
+
+
+class Ways(Protocol):
+    """What the dials of one route share."""
+
+    @property
+    def route(self) -> Route: ...
+    @property
+    def poller(self) -> Poller: ...
+    @property
+    def deadlines(self) -> Deadlines: ...
+    @property
+    def names(self) -> Callable[[], Names]: ...
+    @property
+    def observer(self) -> Observer: ...
+    @property
+    def memory(self) -> FailureMemory: ...
+    @property
+    def surroundings(self) -> Surroundings: ...
+
+    def in_order(self, now: float, original: tuple[str, int] | None) -> deque[Destination | Target]:
+        """What a session tries, in turn."""
+
+    def literal(self, destination: Destination) -> Target | None:
+        """The target of an address in the configuration, None when it leads back to this proxy."""
 
 
 class Dial:
@@ -52,7 +98,7 @@ class Dial:
 
     def __init__(
         self,
-        dialer: Dialer,
+        dialer: Ways,
         owner: Dialling,
         client: tuple[str, int],
         original: tuple[str, int] | None,

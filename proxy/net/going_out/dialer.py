@@ -21,45 +21,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, Target, key_of
-from proxy.net.going_out.dial import Dial
+from proxy.net.going_out.destination import FailureMemory, Surroundings, Target, key_of
+from proxy.net.going_out.dial import Dial, Dialling
 
 if TYPE_CHECKING:
-    import socket
-
-    from twisted.internet.defer import Deferred
-
-    from proxy.net.going_out.destination import Exchange
+    from proxy.net.going_out.names.wanted import Names
     from proxy.net.observer import Observer, Story
     from proxy.net.waiting.deadlines import Deadlines
     from proxy.net.waiting.poller import Poller
     from proxy.settings import Destination, Route
-
-
-class Names(Protocol):
-    """What the dialer needs of a resolver."""
-
-    def addresses(self, name: str, timeout: float) -> Deferred[tuple[str, ...]]:
-        """Every address of a host, in any order.  Fails with NotResolved, within `timeout` seconds."""
-
-    def exchanges(self, domain: str, timeout: float) -> Deferred[tuple[Exchange, ...]]:
-        """The MX records, or the domain itself where it has none (RFC 5321 5.1).  Fails with NotResolved."""
-
-
-class Dialling(Protocol):
-    """Who waits for a server."""
-
-    def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
-        """`sock` is connected, non-blocking, NODELAY, and the owner's.  It is registered in the poller: `replace` it
-        now.  `mask` is what the poller said, data or an end among it; nothing of it is told again."""
-
-    def server_unreachable(self, status: str, reason: str, server: Server | None) -> None:
-        """There is nothing left to try: RFC 3463 status, a few words, and what was tried.  The dial is over."""
-
-    def failed(self, error: BaseException) -> None:
-        """A bug of ours, also one in `server_connected`.  The dial is over."""
 
 
 class Dialer:

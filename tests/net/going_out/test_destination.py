@@ -7,13 +7,11 @@ from collections import Counter
 
 import pytest
 
-from proxy.net.going_out import own_addresses as own_addresses_module
 from proxy.net.going_out.destination import (
     DOWN_FOR,
     MAX_ADDRESSES,
     MAX_EXCHANGES,
     MAX_REMEMBERED,
-    Exchange,
     FailureMemory,
     Server,
     Surroundings,
@@ -21,8 +19,8 @@ from proxy.net.going_out.destination import (
     by_preference,
     interleave,
     key_of,
-    own_addresses_now,
 )
+from proxy.net.going_out.names.wanted import Exchange
 from proxy.settings import Destination
 
 OWN = frozenset({ipaddress.ip_address("198.51.100.1"), ipaddress.ip_address("2001:db8::1")})
@@ -30,7 +28,7 @@ ADDRESS = Destination("address", "192.0.2.1", 25)
 
 
 def surroundings(*listening: tuple[str, int]) -> Surroundings:
-    return Surroundings(lambda: OWN, lambda: frozenset(listening))
+    return Surroundings(OWN, lambda: frozenset(listening))
 
 
 @pytest.mark.parametrize(
@@ -177,14 +175,3 @@ def test_servers_and_targets_are_written_as_people_read_them() -> None:
     assert key_of(Destination("original", "", 0), ("192.0.2.1", 25)) == "192.0.2.1:25"
     assert key_of(Destination("original", "", 0), None) == ""
     assert key_of(Destination("mx", "example", 25), None) == "mx:example"
-
-
-def test_own_addresses_are_read_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = [OWN, frozenset()]
-    monkeypatch.setattr(own_addresses_module, "own_addresses", lambda: readings.pop(0))
-    clock = [0.0]
-    own = own_addresses_now(lambda: clock[0])
-    assert own() == own() == OWN
-    clock[0] = 6.0
-    assert own() == frozenset()
-    assert readings == []

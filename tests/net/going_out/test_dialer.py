@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import globalLogPublisher
 
 from proxy.net.going_out import attempt as attempt_module
-from proxy.net.going_out.destination import Exchange, FailureMemory, NotResolved, Server, Surroundings
+from proxy.net.going_out.destination import FailureMemory, Server, Surroundings
 from proxy.net.going_out.dial import Dial
 from proxy.net.going_out.dialer import Dialer
+from proxy.net.going_out.names.wanted import Exchange, NotResolved
 from proxy.settings import Destination, Route, Timeouts
 from tests.own_reactor import OwnReactor
 

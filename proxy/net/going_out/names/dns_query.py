@@ -1,8 +1,8 @@
 """One question to the name servers of this host, over UDP, or TCP where the answer is too long.
 
-twisted.names makes and reads the messages; the sockets are ours: each question has a socket of its own, connected to
-the server, so that the kernel takes only that server's datagrams and picks a fresh port, and an answer counts only with
-the right number and question in it (RFC 5452 9).  What does not fit is ignored, and the wait goes on.
+Each question has a socket of its own, connected to the server, so that the kernel takes only that server's datagrams
+and picks a fresh port, and an answer counts only with the right number and question in it (RFC 5452 9).  What does not
+fit is ignored, and the wait goes on.  A datagram is read only as far as one may be long that we have asked for.
 
 A server that does not answer within `RETRY_AFTER` seconds, refuses the port, or answers with a failure of its own
 (SERVFAIL, REFUSED, ...) is left for the next; after the last the round begins again until the time is over.  A round of
@@ -19,16 +19,22 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from twisted.names import dns
-
-from proxy.net.going_out.attempt import family_of
+from proxy.net.going_out.names.dns_message import (
+    FAILURES,
+    MAX_DATAGRAM,
+    NO_ERROR,
+    NO_SUCH_NAME,
+    DnsAnswer,
+    question,
+    read_answer,
+)
 
 if TYPE_CHECKING:
     from proxy.net.waiting.deadlines import Deadlines
     from proxy.net.waiting.poller import Poller
 
 RETRY_AFTER = 2.0  # seconds
-MAX_DATAGRAM = 65535
+DATAGRAMS_A_TURN = 64
 
 _choose = random.SystemRandom()
 
@@ -44,23 +50,22 @@ class Query:
         poller: Poller,
         deadlines: Deadlines,
         timeout: float,
-        done: Callable[[dns.Message | None, str], None],
+        done: Callable[[DnsAnswer | None, str], None],
     ) -> None:
-        """`kind` is dns.A, dns.AAAA or dns.MX; `servers` are addresses and ports, in order; `timeout` in seconds.
+        """`kind` is a number of `dns_message`; `servers` are addresses and ports, in order; `timeout` in seconds.
 
-        `done` gets the message and "", or None and the reason in a few words."""
-        self._question = dns.Query(name, kind, dns.IN)
-        self._name = name.rstrip(".").lower().encode("ascii")
-        self._kind = kind
+        `done` gets the answer and "", or None and the reason in a few words.  Raises ValueError for a name that no
+        question can hold."""
+        self._question = question(0, name, kind)
         self._servers = servers
         self._poller = poller
         self._deadlines = deadlines
-        self._done: Callable[[dns.Message | None, str], None] | None = done
+        self._done: Callable[[DnsAnswer | None, str], None] | None = done
         self._ends_at = deadlines.now() + timeout
         self._next = 0  # index of the next server
         self._failures = 0  # answers that were failures, in a row
         self._reason = "no answer from the name server"
-        self._id = 0
+        self._asked = b""  # the question that was sent, with its number
         self._sock: socket.socket | None = None
         self._stream: bytearray | None = None  # what came over TCP
         self._unsent = b""
@@ -89,13 +94,11 @@ class Query:
         self._deadlines.at(min(now + wait, self._ends_at), self)
 
     def _open(self, server: tuple[str, int], stream: bool) -> bool:
-        self._id = _choose.randrange(65536)
-        message = dns.Message(self._id, recDes=1)
-        message.queries = [self._question]
-        packed: bytes = message.toStr()
+        packed = self._asked = _choose.randrange(65536).to_bytes(2, "big") + self._question[2:]
+        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
         kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
         try:
-            sock = socket.socket(family_of(server[0]), kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as error:
             self._reason = f"the name server can't be asked: {error.strerror}"
             return False
@@ -138,7 +141,7 @@ class Query:
             self._failed_here()
 
     def _read_datagrams(self) -> None:
-        for _ in range(64):  # a flood of what does not fit may not hold us here
+        for _ in range(DATAGRAMS_A_TURN):  # a flood of what does not fit may not hold us here
             sock = self._sock
             if sock is None or self._stream is not None:
                 return
@@ -151,7 +154,7 @@ class Query:
         assert stream is not None
         if self._unsent and mask & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR):
             self._unsent = self._unsent[sock.send(self._unsent) :]
-        while True:
+        for _ in range(4):  # 64 KiB is the longest message; a peer that sends more is not heard to its end here
             data = sock.recv(65536)
             stream += data
             length = int.from_bytes(stream[:2], "big") + 2
@@ -166,22 +169,15 @@ class Query:
 
     def _judge(self, data: bytes) -> bool:
         """Take the answer if it is one to our question.  What does not fit is not one."""
-        message = dns.Message()
-        try:
-            message.fromStr(data)
-        except Exception:  # whatever twisted.names makes of hostile bytes
+        answer = read_answer(data, self._asked)
+        if answer is None:
             return False
-        if message.id != self._id or not message.answer or len(message.queries) != 1:
-            return False
-        [question] = message.queries
-        if question.name.name.lower() != self._name or question.type != self._kind or question.cls != dns.IN:
-            return False
-        if message.trunc and self._stream is None:
+        if answer.truncated and self._stream is None:
             self._ask_next(stream=True)
-        elif message.rCode in (dns.OK, dns.ENAME):
-            self._finish(message, "")
+        elif answer.code in (NO_ERROR, NO_SUCH_NAME):
+            self._finish(answer, "")
         else:
-            self._reason = f"the name server fails ({_FAILURES.get(message.rCode, message.rCode)})"
+            self._reason = f"the name server fails ({FAILURES.get(answer.code, answer.code)})"
             self._failed_here()
         return True
 
@@ -193,12 +189,12 @@ class Query:
         else:
             self._ask_next()
 
-    def _finish(self, message: dns.Message | None, reason: str) -> None:
+    def _finish(self, answer: DnsAnswer | None, reason: str) -> None:
         self._close()
         self._deadlines.cancel(self)
         done, self._done = self._done, None
         if done is not None:
-            done(message, reason)
+            done(answer, reason)
 
     def deadline_passed(self, now: float) -> None:
         if self._sock is None:
@@ -208,6 +204,3 @@ class Query:
 
     def failed(self, error: BaseException) -> None:
         self._finish(None, "internal error")
-
-
-_FAILURES = {dns.EFORMAT: "FORMERR", dns.ESERVER: "SERVFAIL", dns.ENOTIMP: "NOTIMP", dns.EREFUSED: "REFUSED"}

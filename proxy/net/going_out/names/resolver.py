@@ -13,7 +13,8 @@ in the search domains; an alias (CNAME) is followed.
 What an answer may contain is limited: names that are no host names are dropped; whether an address may be connected is
 judged by `proxy.net.going_out.destination`.  Limits: `MAX_NAMES` answers are kept.
 
-twisted.names is imported when the first question is asked.
+The cache is ours since twisted.names' forgets what has expired, and so could not serve it when the name servers are
+down; getaddrinfo in threads could not be given up, and a dead name server would hold every thread.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from proxy.net.going_out.destination import Exchange, NotResolved
+from proxy.net.going_out.names.dns_answer import MAX_ALIASES, records_of
+from proxy.net.going_out.names.dns_message import AAAA, MX, NO_ERROR, A, DnsAnswer
+from proxy.net.going_out.names.dns_query import Query
 from proxy.net.going_out.names.name_files import HOST_NAME, Hosts, ResolvConf
+from proxy.net.going_out.names.wanted import Exchange, NotResolved
 
 if TYPE_CHECKING:
-    from twisted.names.dns import Message
-
-    from proxy.net.going_out.names.dns_query import Query
     from proxy.net.waiting.deadlines import Deadlines
     from proxy.net.waiting.poller import Poller
 
@@ -41,11 +42,7 @@ STALE_AFTER = 1.8  # seconds; RFC 8767 5, the client response timer
 RETRY_STALE = 30.0  # seconds; RFC 8767 5, the failure recheck timer
 RESOLUTION_DELAY = 0.05  # seconds; RFC 8305 3
 MAX_NAMES = 1000
-MAX_ALIASES = 8
 DNS_PORT = 53
-
-# RFC 1035 3.2.2, RFC 3596: what twisted.names calls dns.A and so on, without importing it.
-A, AAAA, MX = 1, 28, 15
 
 Record = str | Exchange
 
@@ -144,8 +141,6 @@ class Resolver:
 
     def ask(self, name: str, kind: int, timeout: float, question: _Question) -> Query:
         """Put a question to the name servers."""
-        from proxy.net.going_out.names.dns_query import Query  # twisted.names: only for those who have names
-
         servers = self._servers or [(server, DNS_PORT) for server in self._resolv_conf.servers()]
         return Query(name, kind, servers, self._poller, self._deadlines, timeout, question.answered)
 
@@ -212,18 +207,16 @@ class _Question:
         if self._query is not None:
             self._query.cancel()
 
-    def answered(self, message: Message | None, reason: str) -> None:
+    def answered(self, answer: DnsAnswer | None, reason: str) -> None:
         """The name servers have spoken."""
-        if message is None:
+        if answer is None:
             stale = self.resolver.stale(self)
             self._give(stale, reason)
-        elif message.rCode != 0:
+        elif answer.code != NO_ERROR:
             self.resolver.gone(self)
             self._give(None, "no such name")
         else:
-            from proxy.net.going_out.names.dns_answer import read_answer
-
-            records, alias, ttl = read_answer(message, self._name, self._kind)
+            records, alias, ttl = records_of(answer, self._name, self._kind)
             self._ttl = min(self._ttl, ttl)
             left = self._ends_at - self.deadlines.now()
             if not records and alias.lower() != self._name.lower() and self._aliases < MAX_ALIASES and left > 0:
