@@ -18,7 +18,6 @@ No method raises or blocks, whatever a peer has sent.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -42,19 +41,6 @@ _MAX_WARNED = 1024
 _MAX_NOTICE = 600  # bytes of one text of ours in `noticed`; a peer's text is given as bytes and cut at 200
 
 _all_plain = re.compile(r"[A-Za-z0-9_.:/@+\[\] -]+").fullmatch
-
-
-def session_prefix(started: float, pid: int) -> str:
-    """What makes the session ids of this process its own: its start and its number, in base 36, and a dash."""
-    return f"{_base36(int(started))}{_base36(pid)}-"
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-    return digits or "0"
 
 
 class Told(NamedTuple):
@@ -90,7 +76,6 @@ class Reports:
         metrics: Metrics | None = None,
         *,
         now: Callable[[], float] = time.time,
-        prefix: str | None = None,
     ) -> None:
         self.log = log
         self.metrics = metrics or Metrics()
@@ -99,7 +84,6 @@ class Reports:
         self.sessions_open = 0
         self._now = now
         started = now()
-        self._prefix = prefix if prefix is not None else session_prefix(started, os.getpid())
         self._refusals = Refusals(started)
         self._warned: dict[tuple[str, str, str], float] = {}
 
@@ -197,6 +181,9 @@ class Reports:
         if self.log.info_on:
             self._tell_end(story, seconds)
 
+    def slow_turn(self, owner: str, seconds: float) -> None:
+        self.log.emit("warning", "slow-turn", {"owner": owner, "seconds": seconds})
+
     # What the service calls.
 
     def tick(self) -> None:
@@ -230,12 +217,12 @@ class Reports:
 
     def session_id(self, story: Story) -> str:
         """The session's name in the log, for what else is named after it."""
-        return f"{self._prefix}{story.number:x}"
+        return story.id
 
     def session_fields(self, story: Story) -> dict[str, object]:
         """What every event of a session carries."""
         fields: dict[str, object] = {
-            "session": f"{self._prefix}{story.number:x}",
+            "session": story.id,
             "route": story.route,
             "client": story.client,
         }
@@ -278,7 +265,7 @@ class Reports:
             return False
         self.log.send(
             "info",
-            f"ehlo-findings session={self._prefix}{story.number:x} route={story.route} client={story.client} "
+            f"ehlo-findings session={story.id} route={story.route} client={story.client} "
             f"destination={where} {told.text} phase={phase}",
         )
         return True
@@ -303,7 +290,7 @@ class Reports:
         ):
             self.log.emit("info", "session-end", self._end_fields(story, seconds))
             return
-        session = f"{self._prefix}{story.number:x}"
+        session = story.id
         repaired = unique(story.repaired) if len(story.repaired) > 1 else story.repaired
         if self.log.json:
             where = f',"destination":"{destination}"' if destination else ""

@@ -273,6 +273,7 @@ class Service(Daemon):
         self.reports = Reports(self.log)
         self.reports.metrics.reloads = self.reloads
         self.serving = Serving(reactor, self.reports, inherited=listen_fds())
+        self.reports.metrics.watch_turns(self.serving.poller.turns)
         self.serving.gather_log(self.writer)
 
     def open(self) -> None:

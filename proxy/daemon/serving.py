@@ -51,8 +51,8 @@ class Serving:
         """`inherited`: systemd's sockets by name.  `share`: how many processes the limits are divided among."""
         self.reactor = reactor
         self.observer = observer
-        self.poller = Poller(reactor)
-        self.deadlines = Deadlines(reactor)
+        self.poller = Poller(reactor, observer.slow_turn)
+        self.deadlines = Deadlines(reactor, turns=self.poller.turns)
         self.inherited = dict(inherited or {})
         self.share = share
         self.reuse_port = reuse_port

@@ -9,30 +9,54 @@ Nothing here holds message bytes or credentials: reply lines of EHLO are the onl
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+import time
+from itertools import count
+from typing import Final, Protocol
 
 from proxy.smtp.reply.repair import RepairResult
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS: Final = tuple(a + b for a in _DIGITS for b in _DIGITS)  # two digits at once: 1296 of them
+_numbers = count()
+
+
+def session_id() -> str:
+    """A name for one session that no other has, in this process or another, now or after a restart.
+
+    Twelve letters and digits: the time of day in milliseconds (8), the process (2) and a counter (2), in base 36, so
+    ids sort by time.  It is `session=` in the log and stands at the end of our 421: `grep` finds one by the other.
+    """
+    high, low = divmod(time.time_ns() // 1_000_000, 1679616)
+    one, two = divmod(high % 1679616, 1296)
+    three, four = divmod(low, 1296)
+    process = _PAIRS[os.getpid() % 1296]
+    return f"{_PAIRS[one]}{_PAIRS[two]}{_PAIRS[three]}{_PAIRS[four]}{process}{_PAIRS[next(_numbers) % 1296]}"
 
 
 class Story:
     """The facts of one session, for its log events and its metrics.
 
-    Times are seconds on the reactor's clock.  `client` and `destination` are textual addresses.
+    Times are seconds on the reactor's clock.  `client` and `destination` are textual addresses.  The log of the sender,
+    ours and that of the server are joined by `client_port` and `ehlo_name` on one side, `source_port` on the other.
     """
 
     __slots__ = (
-        "by", "bytes_from_client", "bytes_from_server", "client", "client_port", "destination", "destination_name",
-        "ehlo", "number", "outcome", "reason", "repaired", "route", "sni", "started_at", "tls", "tls_version",
+        "alert", "by", "bytes_from_client", "bytes_from_server", "client", "client_port", "destination",
+        "destination_name", "ehlo", "ehlo_name", "id", "outcome", "reason", "repaired", "route", "sni", "source_port",
+        "started_at", "tls", "tls_version",
     )  # fmt: skip
 
-    def __init__(self, number: int, route: str, client: str, client_port: int, started_at: float) -> None:
-        self.number = number  # unique in the process; the log's `session` is made from it
+    def __init__(self, id: str, route: str, client: str, client_port: int, started_at: float) -> None:
+        self.id = id  # of `session_id`: the log's `session`
         self.route = route
         self.client = client
         self.client_port = client_port
         self.started_at = started_at
-        self.destination = ""  # "192.0.2.10:25" once known
+        self.ehlo_name = ""  # the client's own, of its last EHLO, LHLO or HELO that was read; Latin-1, at most 255
+        self.destination = ""  # "192.0.2.10:25" as soon as it is tried
         self.destination_name = ""  # as configured, when that is a name
+        self.source_port = 0  # ours, towards the server
         self.outcome = ""  # completed, client-closed, server-reset, refused, unreachable, timeout, ...
         self.by = ""  # client, server, proxy
         self.reason = ""  # a few words for a person, when there is something to say
@@ -41,6 +65,7 @@ class Story:
         self.tls = "none"  # none, passthrough, bridge
         self.tls_version = ""
         self.sni = ""
+        self.alert = ""  # the TLS alert that was seen: "unknown_ca"
         self.bytes_from_client = 0
         self.bytes_from_server = 0
 
@@ -79,6 +104,9 @@ class Observer(Protocol):
 
     def refused(self, story: Story) -> None:
         """A client got no session; `story.outcome` is refused, `story.reason` says why. No session_ended follows."""
+
+    def slow_turn(self, owner: str, seconds: float) -> None:
+        """One callback, of this owner, has held every session of the process for so long."""
 
     def session_ended(self, story: Story, seconds: float) -> None:
         """The session is over; exactly one for each session_started."""

@@ -46,11 +46,11 @@ class Daemon:
         self.lines: list[bytes] = []
         self.metrics = Metrics()
         log = EventLog(self.lines.append, level=level, format=format, clock=lambda: self.time)
-        self.reports = Reports(log, self.metrics, now=lambda: self.time, prefix="t-")
+        self.reports = Reports(log, self.metrics, now=lambda: self.time)
         self._numbers = itertools.count(1)
 
     def story(self, client: str = "192.0.2.3", destination: str = "192.0.2.10:25", name: str = "") -> Story:
-        story = Story(next(self._numbers), "domain1", client, 40000, 0.0)
+        story = Story(f"t-{next(self._numbers):x}", "domain1", client, 40000, 0.0)
         story.destination = destination
         story.destination_name = name
         return story

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.daemon.log.logs import EventLog
-from proxy.daemon.reports import Reports, session_prefix
-from proxy.net.observer import Story
+from proxy.daemon.reports import Reports
 from tests.daemon.daemons import BROKEN, MENDED, Daemon, ended, reply_of
 
 if TYPE_CHECKING:
@@ -346,15 +344,6 @@ def test_a_notice_has_the_sessions_fields_and_its_own() -> None:
     assert first["banner"] == "b" * 200
     assert first["cut"] == ["banner"]
     assert second == {"level": "debug", "event": "resolver", "name": "mx"}
-
-
-def test_session_ids_of_processes_and_sessions_differ() -> None:
-    ids = {session_prefix(started, pid) for started in (1700000000.0, 1700000001.0) for pid in (1, 35, 36, 4194303)}
-    assert len(ids) == 8
-    assert all(re.fullmatch(r"[0-9a-z]{7,12}-", prefix) for prefix in ids)
-    reports = Reports(EventLog(print))
-    one, other = (reports.session_id(Story(number, "r", "c", 1, 0.0)) for number in (1, 2))
-    assert one != other
 
 
 def test_the_end_of_a_session_costs_less_than_fifteen_microseconds() -> None:

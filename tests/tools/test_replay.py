@@ -33,7 +33,7 @@ AFTER = (b"250-mail.domain1.com", b"250 STARTTLS")
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     """A transcript as the proxy writes it."""
-    story = Story(7, "domain1", "192.0.2.7", 40000, 100.0)
+    story = Story("7", "domain1", "192.0.2.7", 40000, 100.0)
     recorder = Recorders(str(tmp_path), 0, 0, lambda text: pytest.fail(text)).begin(story, 100.0)
     assert recorder is not None
     recorder.server_bytes(b"220 mail.domain1.com\r\n", 100.25)

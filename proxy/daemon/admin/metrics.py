@@ -16,11 +16,15 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from proxy.net.waiting.turns import BOUNDS, Turns
+
 Snapshot = dict[str, Any]
 """What `Metrics.snapshot` returns: dicts, lists, strings and numbers only."""
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds in seconds: from a neighbour on the same wire to `unterminated_after` and beyond."""
+
+NO_TURNS: list[Any] = [[0] * (len(BOUNDS) + 1), 0.0]
 
 MAX_CERTIFICATES = 1024
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -86,6 +90,7 @@ class Metrics:
     def __init__(self) -> None:
         self.routes: dict[str, RouteMetrics] = {}
         self.reloads = {"ok": 0, "failed": 0}
+        self._turns: Turns | None = None
         self._certificates: dict[tuple[str, str, str], tuple[float, float]] = {}
 
     def route(self, name: str) -> RouteMetrics:
@@ -95,6 +100,10 @@ class Metrics:
         except KeyError:
             metrics = self.routes[name] = RouteMetrics()
             return metrics
+
+    def watch_turns(self, turns: Turns) -> None:
+        """From now on show how long this process's event loop is held."""
+        self._turns = turns
 
     def certificate(self, route: str, side: str, subject: str, not_after: float, seen_at: float) -> None:
         """`side` is `client` (ours) or `server` (theirs); the times are Unix times."""
@@ -113,6 +122,7 @@ class Metrics:
             "routes": {name: route.snapshot() for name, route in self.routes.items()},
             "reloads": dict(self.reloads),
             "certificates": [[*key, *times] for key, times in self._certificates.items()],
+            "turns": [list(self._turns.counts), self._turns.total] if self._turns is not None else NO_TURNS,
         }
 
 
@@ -121,7 +131,9 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     routes: dict[str, Snapshot] = {}
     reloads = {"ok": 0, "failed": 0}
     certificates: dict[tuple[str, str, str], tuple[float, float]] = {}
+    turns = NO_TURNS
     for snapshot in snapshots:
+        turns = _add_histogram(turns, snapshot.get("turns", NO_TURNS))
         for name, route in snapshot["routes"].items():
             routes[name] = _add(routes[name], route) if name in routes else route
         for result, count in snapshot["reloads"].items():
@@ -131,7 +143,7 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
             if key not in certificates or certificates[key][1] <= seen_at:
                 certificates[key] = (not_after, seen_at)
     told = [[*key, *times] for key, times in certificates.items()]
-    return {"routes": routes, "reloads": reloads, "certificates": told}
+    return {"routes": routes, "reloads": reloads, "certificates": told, "turns": turns}
 
 
 def retired(snapshot: Snapshot) -> Snapshot:
@@ -223,6 +235,11 @@ class _Collector:
                 histogram.add_metric([name], _cumulative(counts), sum_value=total)
             yield histogram
 
+        counts, total = self._snapshot.get("turns", NO_TURNS)
+        turns = HistogramMetricFamily("ehlo_proxy_turn_seconds", "How long the event loop was held by one turn.")
+        turns.add_metric([], _cumulative(counts, BOUNDS), sum_value=total)
+        yield turns
+
         expiry = Gauge(
             "ehlo_proxy_certificate_expiry_seconds",
             "When the certificate expires, as Unix time; of several, the first to expire.",
@@ -238,8 +255,8 @@ class _Collector:
         yield reloads
 
 
-def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    bounds = [*map(str, BUCKETS), "+Inf"]
+def _cumulative(counts: list[int], upper: tuple[float, ...] = BUCKETS) -> list[tuple[str, float]]:
+    bounds = [*map(str, upper), "+Inf"]
     told: list[tuple[str, float]] = []
     total = 0
     for bound, count in zip(bounds, counts, strict=True):

@@ -76,6 +76,7 @@ class Worker:
         catch_errors(self.log)
         self.log.configure(settings.log.format, settings.log.level)
         self.serving = Serving(self.reactor, self.reports, inherited=inherited, share=share, reuse_port=True)
+        self.reports.metrics.watch_turns(self.serving.poller.turns)
         self.serving.gather_log(self.writer)
         try:
             self.serving.apply(settings)

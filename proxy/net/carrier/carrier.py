@@ -64,6 +64,10 @@ class Carrier:
         self.found = 0  # findings outside of an EHLO reply
         self.over = False
 
+    def __str__(self) -> str:
+        """Whose deadline it is, for the log of slow turns."""
+        return f"session {self.story.id} of route {self.story.route}, a deadline"
+
     def begin(self, original: tuple[str, int] | None, *, registered: bool = False) -> None:
         """Connect first, and read the client meanwhile: what it says early waits."""
         route = self.route

@@ -73,7 +73,7 @@ class Recorder:
             "proxy",
             note="session",
             transcript=FORMAT,
-            session=story.number,
+            session=story.id,
             route=story.route,
             client=story.client,
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -309,16 +309,16 @@ class Recorders:
         if not self._directory or (self._sessions and self._begun >= self._sessions):
             return None
         try:
-            file = self._create(story.number)
+            file = self._create(story.id)
         except OSError as error:
             self._say_once(f"no transcript: {error}")
             return None
         self._begun += 1
         return Recorder(file, self._keep, story, now, self._say_once)
 
-    def _create(self, number: int) -> BinaryIO:
+    def _create(self, name: str) -> BinaryIO:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        path = os.path.join(self._directory, f"{stamp}Z-{os.getpid()}-{number}.jsonl")
+        path = os.path.join(self._directory, f"{stamp}Z-{name}.jsonl")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.fdopen(os.open(path, flags, 0o600), "wb")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.carrier.carrier import Carrier
@@ -18,7 +17,7 @@ from proxy.net.coming_in import proxy_header
 from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, parsed
 from proxy.net.going_out.dialer import Dialer
 from proxy.net.going_out.names.wanted import Names
-from proxy.net.observer import Observer, Story
+from proxy.net.observer import Observer, Story, session_id
 from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
 from proxy.smtp.session.state import BANNER_OR_NEXT
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 MAX_REMEMBERED: Final = 4096  # destinations, and client addresses whose admission is remembered
 REMEDY_EVERY: Final = 60.0  # seconds between two lines about the same thing
-
-_numbers = count(1)
 
 
 class RouteState:
@@ -132,7 +129,7 @@ class RouteRuntime:
         open_now = state.client_sessions.get(address, 0)
         if self.max_sessions_per_client and open_now >= self.max_sessions_per_client:
             return "4.7.0", f"too many sessions from {address}"
-        story = Story(next(_numbers), self.settings.name, address, port, self.deadlines.now())
+        story = Story(session_id(), self.settings.name, address, port, self.deadlines.now())
         carrier = Carrier(self, sock, story, trusted=self.xclient_trusted or self.is_trusted(address))
         state.sessions.add(carrier)
         state.client_sessions[address] = open_now + 1
@@ -142,7 +139,7 @@ class RouteRuntime:
 
     def refused(self, client: tuple[str, int], reason: str) -> None:
         """Tell of a client that got no session."""
-        story = Story(next(_numbers), self.settings.name, client[0], client[1], self.deadlines.now())
+        story = Story(session_id(), self.settings.name, client[0], client[1], self.deadlines.now())
         story.outcome = "refused"
         story.by = "proxy"
         story.reason = reason

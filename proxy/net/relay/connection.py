@@ -36,6 +36,12 @@ class Connection(Outgoing):
 
     __slots__ = ()
 
+    def __str__(self) -> str:
+        """Whose callback it is, for the log of slow turns."""
+        story = self.carrier.story if self.carrier is not None else None
+        session = f"session {story.id} of route {story.route}" if story is not None else "a session that is over"
+        return f"{session}, {'client' if isinstance(self, ClientConnection) else 'server'} side"
+
     # -- what the poller and the deadlines call ----------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:

@@ -15,10 +15,13 @@ bug of ours: it is logged and stops no other.
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from time import perf_counter
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+
+from proxy.net.waiting.turns import SLOW, Turns
 
 CALLS_A_TURN = 500
 
@@ -35,8 +38,8 @@ class Timed(Protocol):
 class Deadlines:
     """At most one deadline for each owner."""
 
-    def __init__(self, reactor: IReactorTime, granularity: float = 0.05) -> None:
-        """`granularity` in seconds: how late a deadline may pass."""
+    def __init__(self, reactor: IReactorTime, granularity: float = 0.05, turns: Turns | None = None) -> None:
+        """`granularity` in seconds: how late a deadline may pass.  `turns` is told of a callback that was slow."""
         self._reactor = reactor
         self._granularity = granularity
         self._when: dict[Timed, float] = {}
@@ -46,6 +49,7 @@ class Deadlines:
         self._past = -1  # the last slot that came up
         self._timer: IDelayedCall | None = None
         self._timer_slot = 0
+        self._turns = turns
         self._calling = False
         self._log = Logger(namespace="proxy.net.waiting.deadlines")
         self.now = reactor.seconds  # a method, in effect: the reactor's time in seconds
@@ -125,10 +129,14 @@ class Deadlines:
                     self._put(int(when / self._granularity) + 1, owner)
                     continue
                 del self._when[owner]
+                began = perf_counter()
                 try:
                     owner.deadline_passed(now)
                 except Exception:
                     self._log.failure("A deadline's callback failed: {owner!r}", owner=owner)
+                seconds = perf_counter() - began
+                if seconds > SLOW and self._turns is not None:
+                    self._turns.slow(owner, seconds)
             if not slot and numbers and numbers[0] == number:
                 heappop(numbers)
                 del self._slots[number]

@@ -17,10 +17,15 @@ What the owner of a socket must know:
 * `remove` before the descriptor is closed.  Events of the same batch for a number that was removed meanwhile are
   dropped, also when the number is in use again.
 * An exception out of `ready` is a bug of ours: it is logged and ends that owner alone, through `failed`.
+* `ready` does a bounded amount of work, some 2 ms.  Who has more to do asks for `later` and not for `soon`: its turn
+  comes when all who want less have had theirs, and its events wait for that turn, too.  How long each one took is
+  measured (`proxy.net.waiting.turns`).
 
 Limits: after `EVENTS_A_TURN` events the reactor gets its turn again if a timer is due, it was given a new one, or one
 of its descriptors is ready (signals and other threads wake it by one).  The kernel keeps its ready list in turn
-order, so nobody starves.
+order, so nobody starves.  Of those who asked for `later` as many are called between two looks at the sockets as begin
+within `LATER_A_TURN` seconds: with 150 of them, somebody who has a line to say waits for a few milliseconds, not for
+150 turns.
 
 Left to others: deadlines (`proxy.net.waiting.deadlines`), and closing the sockets, which belong to their owners.
 """
@@ -30,13 +35,18 @@ from __future__ import annotations
 import errno
 import select
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from proxy.net.waiting.turns import SLOW, Tell, Turns
+
 EVENTS_A_TURN = 256
+LATER_A_TURN = 0.004  # seconds
 REACTORS_WORK = ("_newTimedCalls", "_pendingTimedCalls", "_justStopped")  # without them it is gone back to each time
 
+_THE_REACTOR = "reactor: timers, admin page, signals"
 _MASK = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -53,14 +63,20 @@ class Watched(Protocol):
 class Poller:
     """Gives the events of many descriptors to their owners."""
 
-    def __init__(self, reactor: Any) -> None:
-        """`reactor` is Twisted's epoll reactor.  Not public of it are its descriptor and `REACTORS_WORK`."""
+    def __init__(self, reactor: Any, tell_slow: Tell | None = None) -> None:
+        """`reactor` is Twisted's epoll reactor.  Not public of it are its descriptor and `REACTORS_WORK`.
+
+        `tell_slow` is called with the owner's name and the seconds of a callback that has held everybody else.
+        """
+        self.turns = Turns(tell_slow)
         self._reactor = reactor
         self._reactor_fd: int = reactor._poller.fileno()
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
         self._removed: set[int] = set()  # since the batch that is being given out was fetched
         self._soon: dict[Watched, None] = {}  # in order, each once
+        self._later: dict[Watched, int] = {}  # the same for those who have had their turn; with the mask of what came
+        self._left_at = 0.0  # when the reactor was gone back to
         self._running = False
         self._may_stay = all(hasattr(reactor, name) for name in REACTORS_WORK)
         self._giving_out = False
@@ -85,6 +101,7 @@ class Poller:
             del self._reactor.doIteration
         self._watched.clear()
         self._soon.clear()
+        self._later.clear()
         if not self._epoll.closed:
             self._epoll.close()
 
@@ -129,6 +146,13 @@ class Poller:
         """
         self._soon[watched] = None
 
+    def later(self, watched: Watched) -> None:
+        """The same for one who has used its turn up: once those who have not have had theirs.
+
+        What happens at its socket meanwhile is told then, with the mask of an end, since one may be among it.
+        """
+        self._later.setdefault(watched, 0)
+
     def at_turns_end(self, call: Callable[[], object]) -> bool:
         """Call `call` once when the events at hand have been given out: what many sessions want may be done at once.
 
@@ -146,30 +170,42 @@ class Poller:
         Returns when the reactor has something to do.
         """
         reactor = self._reactor
-        while True:
-            soon, self._soon = self._soon, {}
-            events = self._epoll.poll(0 if soon else delay, EVENTS_A_TURN)
-            if not events and not soon:
-                return
-            if self._give_out(events, soon):
-                reactor.doPoll(0)
-                return
-            if not (reactor.running and self._running and self._may_stay):
-                return
-            if reactor._newTimedCalls or reactor._justStopped:
-                return
-            timers = reactor._pendingTimedCalls
-            if timers:
-                delay = timers[0].time - reactor.seconds()
-                if delay <= 0:
+        if self._left_at:
+            self.turns.ended(perf_counter() - self._left_at, _THE_REACTOR)
+            self._left_at = 0.0
+        try:
+            while True:
+                soon, self._soon = self._soon, {}
+                events = self._epoll.poll(0 if soon or self._later else delay, EVENTS_A_TURN)
+                if not events and not soon and not self._later:
                     return
+                if self._give_out(events, soon):
+                    began = perf_counter()
+                    reactor.doPoll(0)
+                    self.turns.ended(perf_counter() - began, _THE_REACTOR)
+                    return
+                if not (reactor.running and self._running and self._may_stay):
+                    return
+                if reactor._newTimedCalls or reactor._justStopped:
+                    return
+                timers = reactor._pendingTimedCalls
+                if timers:
+                    delay = timers[0].time - reactor.seconds()
+                    if delay <= 0:
+                        return
+        finally:
+            self._left_at = perf_counter()
 
     def _give_out(self, events: list[tuple[int, int]], soon: dict[Watched, None]) -> bool:
         """Tell the owners.  True when the reactor's own descriptor was among them."""
         watched = self._watched
         removed = self._removed
+        later = self._later
         removed.clear()
         the_reactors = False
+        slowest: object = None
+        longest = 0.0
+        began = at = perf_counter()
         self._giving_out = True
         for fd, mask in events:
             if removed and fd in removed:
@@ -178,20 +214,48 @@ class Poller:
             if owner is None:
                 the_reactors = the_reactors or fd == self._reactor_fd
                 continue
+            if later and owner in later:
+                later[owner] |= mask | select.EPOLLRDHUP
+                continue
             try:
                 owner.ready(mask)
             except Exception as error:
                 self._failed(owner, error)
+            now = perf_counter()
+            if now - at > longest:
+                longest, slowest = now - at, owner
+            at = now
         for owner in soon:
             try:
                 owner.ready(0)
             except Exception as error:
                 self._failed(owner, error)
+            now = perf_counter()
+            if now - at > longest:
+                longest, slowest = now - at, owner
+            at = now
+        ends_at = at + LATER_A_TURN
+        for _ in range(len(later)):  # who asks again meanwhile is not called again
+            owner = next(iter(later))
+            mask = later.pop(owner)
+            try:
+                owner.ready(mask)
+            except Exception as error:
+                self._failed(owner, error)
+            now = perf_counter()
+            if now - at > longest:
+                longest, slowest = now - at, owner
+            at = now
+            if now >= ends_at:
+                break
         self._giving_out = False
         if self._at_end:
             calls, self._at_end = self._at_end, []
             for call in calls:
                 call()
+        if longest > SLOW:
+            self.turns.slow(slowest, longest)
+        self.turns.ended(at - began, "many short callbacks at once")
         return the_reactors
 
     def _failed(self, owner: Watched, error: Exception) -> None:

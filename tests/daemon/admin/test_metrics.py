@@ -61,6 +61,7 @@ def test_every_metric_has_its_name_type_and_labels() -> None:
         "ehlo_proxy_bytes": ("counter", {("direction", "route")}),
         "ehlo_proxy_destination_connect_seconds": ("histogram", {("route",)}),
         "ehlo_proxy_ehlo_seconds": ("histogram", {("route",)}),
+        "ehlo_proxy_turn_seconds": ("histogram", {()}),
         "ehlo_proxy_certificate_expiry_seconds": ("gauge", {("route", "side")}),
         "ehlo_proxy_config_reloads": ("counter", {("result",)}),
     }

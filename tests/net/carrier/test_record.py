@@ -20,7 +20,7 @@ def made(directory: Path, keep: int = 0, sessions: int = 0) -> tuple[Recorders, 
 
 
 def begun(directory: Path, keep: int = 0) -> Recorder:
-    recorder = made(directory, keep)[0].begin(Story(7, "domain1", "192.0.2.7", 40000, 100.0), 100.0)
+    recorder = made(directory, keep)[0].begin(Story("7", "domain1", "192.0.2.7", 40000, 100.0), 100.0)
     assert recorder is not None
     return recorder
 
@@ -41,7 +41,7 @@ def test_both_sides_are_written_line_by_line_with_the_seconds_since_the_start(tm
     recorder.client_bytes(b"a.com\r\nNOOP\n", 100.75)
     recorder.end(101.0)
     first, *rest = entries(tmp_path)
-    assert (first["transcript"], first["session"], first["route"], first["client"]) == (1, 7, "domain1", "192.0.2.7")
+    assert (first["transcript"], first["session"], first["route"], first["client"]) == (1, "7", "domain1", "192.0.2.7")
     assert [(entry["time"], entry["side"], entry["line"]) for entry in rest[:-1]] == [
         (0.25, "server", "220 mail.domain1.com\r\n"),
         (0.75, "client", "EHLO esa.com\r\n"),
@@ -174,7 +174,7 @@ def test_a_transcript_has_a_limit_and_says_that_it_was_cut(tmp_path: Path) -> No
 
 def test_no_more_transcripts_than_asked_for(tmp_path: Path) -> None:
     recorders, complaints = made(tmp_path, sessions=2)
-    story = Story(1, "r", "192.0.2.1", 1, 0.0)
+    story = Story("1", "r", "192.0.2.1", 1, 0.0)
     begun = [recorders.begin(story, 0.0) for _ in range(4)]
     for recorder in begun:
         if recorder is not None:
@@ -186,12 +186,12 @@ def test_no_more_transcripts_than_asked_for(tmp_path: Path) -> None:
 
 def test_no_directory_means_no_transcript() -> None:
     recorders = Recorders("", 0, 0, lambda text: pytest.fail(text))
-    assert recorders.begin(Story(1, "r", "192.0.2.1", 1, 0.0), 0.0) is None
+    assert recorders.begin(Story("1", "r", "192.0.2.1", 1, 0.0), 0.0) is None
 
 
 def test_a_directory_that_is_not_there_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     recorders, complaints = made(tmp_path / "none")
-    story = Story(1, "r", "192.0.2.1", 1, 0.0)
+    story = Story("1", "r", "192.0.2.1", 1, 0.0)
     assert recorders.begin(story, 0.0) is None
     assert recorders.begin(story, 0.0) is None
     assert len(complaints) == 1
@@ -201,7 +201,7 @@ def test_a_directory_that_is_not_there_is_told_once_and_ends_nothing(tmp_path: P
 def test_a_full_disk_ends_the_transcript_and_not_the_session() -> None:
     complaints: list[str] = []
     recorder = Recorder(
-        os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"), 0, Story(1, "r", "c", 1, 0.0), 0.0, complaints.append
+        os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"), 0, Story("1", "r", "c", 1, 0.0), 0.0, complaints.append
     )
     recorder.server_bytes(b"220 x\r\n", 1.0)
     recorder.client_bytes(b"EHLO a\r\n", 1.0)

@@ -370,3 +370,75 @@ def test_what_is_to_be_done_at_a_turns_end_is_done_once_behind_its_events(
     poller.soon(one)
     turn(reactor)
     assert order[4:] == ["event", "end"]
+
+
+def test_who_asked_for_later_does_not_hold_those_who_want_little(
+    reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]
+) -> None:
+    """Fifty owners with work for 2 ms each, for ever; one socket that has something to say once in a while."""
+    ours, theirs = pair
+    turns_taken = [0] * 50
+
+    class Busy(Owner):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def then(self) -> None:
+            turns_taken[self.number] += 1
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+            poller.later(self)
+
+    owner = Owner()
+    poller.add(ours.fileno(), owner)
+    turn(reactor)
+    for number in range(50):
+        poller.later(Busy(number))
+    for told in range(2, 60):
+        theirs.send(b"1")
+        turn(reactor)
+        assert len(owner.masks) == told
+    assert min(turns_taken) >= 1
+    assert max(turns_taken) - min(turns_taken) <= 1
+
+
+def test_the_events_of_one_who_has_had_its_turn_wait_for_the_next(
+    reactor: EPollReactor, poller: Poller, pair: tuple[socket.socket, ...]
+) -> None:
+    ours, theirs = pair
+    owner = Owner()
+    poller.add(ours.fileno(), owner)
+    turn(reactor)
+    owner.masks.clear()
+    poller.later(owner)
+    theirs.send(b"1")
+    turn(reactor)
+    assert len(owner.masks) == 1
+    assert owner.masks[0] & select.EPOLLIN
+    assert owner.masks[0] & select.EPOLLRDHUP  # an end may have been told before: only the socket knows
+
+
+def test_a_slow_callback_is_told_with_its_owner(reactor: EPollReactor, pair: tuple[socket.socket, ...]) -> None:
+    ours, _theirs = pair
+    told: list[tuple[str, float]] = []
+    poller = Poller(reactor, lambda owner, seconds: told.append((owner, seconds)))
+    poller.start()
+
+    class Slow(Owner):
+        def __str__(self) -> str:
+            return "session 1"
+
+        def then(self) -> None:
+            time.sleep(0.12)
+
+    poller.add(ours.fileno(), Slow())
+    turn(reactor)
+    reactor.callLater(0, time.sleep, 0.12)
+    reactor.runUntilCurrent()
+    turn(reactor)
+    poller.stop()
+    assert [owner for owner, _ in told] == ["session 1", "reactor: timers, admin page, signals"]
+    assert all(0.12 <= seconds < 1 for _, seconds in told)
+    assert sum(poller.turns.counts) >= 2

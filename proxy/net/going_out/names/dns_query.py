@@ -42,6 +42,9 @@ _choose = random.SystemRandom()
 class Query:
     """One question under way.  `done` is called once, with the answer or None, never from within the constructor."""
 
+    def __str__(self) -> str:
+        return "name lookup"
+
     def __init__(
         self,
         name: str,
