@@ -6,7 +6,8 @@ Bytes and a time go in, actions and a deadline come out.  Nothing here knows Twi
 so for the EHLO reply, as kindly as can be, and `ehlo.py` follows the reply until it is over.  `greeting.py` decides
 which of its lines is the greeting, `names.py` what a host name is, `extensions.py` which keywords are known and what
 may follow them.  `keywords.py` judges one keyword line; `repair.py` judges the whole and writes it anew.  Each way
-of being wrong stands in `findings.py`, once: its id, its clause, who breaks on it, what is done.
+of being wrong stands in `findings.py`, once: its id, its clause, who breaks on it, what is done; what goes wrong beside
+the reply, in the dialogue and in a handshake, in `faults.py`.
 
 **The session.**  `session.py` has one `Session` a client: what an edge calls (`client_data`, `server_data`,
 `server_ended`, `time_passed` ...), each with the time; each returns a list of the actions of `events.py`, to be carried

@@ -1,7 +1,8 @@
 """`ehlo-proxy explain`: the catalogue of findings, or one of them at length.
 
-All that is said here stands in `proxy.smtp.reply.findings`, and the README's table is drawn from the same place by
-`markdown_table`.  The reply that comes out is not written down anywhere: it is the example, repaired.
+All that is said here stands in `proxy.smtp.reply.findings` and `proxy.smtp.faults`, and the README's tables are drawn
+from the same places by `markdown_table` and `markdown_dialogue_table`.  The reply that comes out is not written down
+anywhere: it is the example, repaired.
 
 Exit codes: 0; 2 for an id that does not exist.
 """
@@ -13,15 +14,17 @@ import sys
 import textwrap
 from typing import TextIO
 
+from proxy.smtp.faults import DIALOGUE, LAB, FindingKind
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo import split_before_banner
-from proxy.smtp.reply.findings import BANNER, CATALOGUE, FindingKind
+from proxy.smtp.reply.findings import BANNER, CATALOGUE, FINDINGS
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.tools.repair import printable
 
 _WIDTH = 78
 _MAX_LINES = 12  # of an example
 _MAX_LINE = 66  # characters of a line of it
+_ALL = FINDINGS | LAB
 
 
 def explain_all(out: TextIO | None = None) -> int:
@@ -32,8 +35,8 @@ def explain_all(out: TextIO | None = None) -> int:
 
 def explain_one(id_: str, out: TextIO | None = None, err: TextIO | None = None) -> int:
     """Print one finding at length; 0, or 2 for an unknown id, with the nearest that exists."""
-    if id_ not in CATALOGUE:
-        near = difflib.get_close_matches(id_, CATALOGUE, 1)
+    if id_ not in _ALL:
+        near = difflib.get_close_matches(id_, _ALL, 1)
         hint = f"; did you mean {near[0]}?" if near else "; without an id all findings are listed"
         print(f"ehlo-proxy explain: no finding is called {printable(id_)!r}{hint}", file=err or sys.stderr)
         return 2
@@ -42,33 +45,73 @@ def explain_one(id_: str, out: TextIO | None = None, err: TextIO | None = None) 
 
 
 def all_text() -> str:
-    """One line a finding: id, what is done, claim."""
-    wide = max(map(len, CATALOGUE))
-    lines = [f"{kind.id:<{wide}}  {kind.done:<6}  {kind.claim}" for kind in CATALOGUE.values()]
+    """One line a finding: id, what is done, claim; then what goes wrong beside the reply, then the lab's servers."""
+    wide = max(map(len, _ALL))
+
+    def listed(kinds: dict[str, FindingKind], done: str = "") -> list[str]:
+        return [f"{kind.id:<{wide}}  {done or kind.done:<6}  {kind.claim}" for kind in kinds.values()]
+
     legend = (
         "repair: repaired in mode `repair`. strict: repaired with `strict = true` too. report: never changed. "
         "`ehlo-proxy explain ID` tells the exceptions, who breaks on it, and when a repair would be wrong."
     )
-    return "\n".join([*lines, "", textwrap.fill(legend, _WIDTH)])
+    return "\n".join(
+        [
+            *listed(CATALOGUE),
+            "",
+            "Beside the EHLO reply, told by `probe`, in the log and in the metrics:",
+            "",
+            *listed(DIALOGUE),
+            "",
+            "Servers of `ehlo-proxy simulate --fault ID` besides:",
+            "",
+            *listed(LAB, "lab"),
+            "",
+            textwrap.fill(legend, _WIDTH),
+        ]
+    )
 
 
 def one_text(id_: str) -> str:
     """The finding at length.  KeyError for an id that is not in the catalogue."""
-    kind = CATALOGUE[id_]
+    kind = _ALL[id_]
     parts = [
-        f"{kind.id}: {kind.claim}",
+        textwrap.fill(f"{kind.id}: {kind.claim}", _WIDTH, break_long_words=False, break_on_hyphens=False),
         _paragraph("Clause", kind.clause),
         f"Example, {_place(kind)}:\n{_shown(kind.example)}",
     ]
-    sent = repaired_example(kind)
-    if sent != kind.example:
-        parts.append(f"What the proxy sends:\n{_shown(sent)}")
-    parts += [
-        _paragraph("Who breaks", kind.breaks),
-        _paragraph("What is done", f"{kind.done}. {kind.how}"),
-        _paragraph("When a repair would be wrong", kind.wrong_when),
-    ]
-    return "\n\n".join(parts)
+    if kind.id in CATALOGUE:
+        sent = repaired_example(kind)
+        if sent != kind.example:
+            parts.append(f"What the proxy sends:\n{_shown(sent)}")
+        return "\n\n".join(
+            [
+                *parts,
+                _paragraph("Who breaks", kind.breaks),
+                _paragraph("What is done", f"{kind.done}. {kind.how}"),
+                _paragraph("When a repair would be wrong", kind.wrong_when),
+                f"A server that has it: ehlo-proxy simulate --finding {kind.id}",
+            ]
+        )
+    return "\n\n".join(
+        [
+            *parts,
+            _paragraph("Source", kind.source),
+            _paragraph("Who meets it", kind.breaks),
+            _paragraph("What cures it", kind.how),
+            _paragraph("When that would be wrong", kind.wrong_when),
+            f"A server that has it: ehlo-proxy simulate --fault {kind.id}",
+        ]
+    )
+
+
+def markdown_dialogue_table() -> str:
+    """The second table, of what goes wrong beside the EHLO reply, for the README."""
+    rows = ["| finding | what is wrong | who meets it | what cures it |", "|---|---|---|---|"]
+    for kind in DIALOGUE.values():
+        cells = (f"`{kind.id}`", f"{kind.claim} ({kind.clause})", kind.breaks, kind.how)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
 
 
 def markdown_table() -> str:
@@ -91,6 +134,8 @@ def repaired_example(kind: FindingKind) -> bytes:
 def _place(kind: FindingKind) -> str:
     if kind.where == "banner":
         return "at the start of the connection"
+    if kind.where == "dialogue":
+        return "the dialogue"
     inside = " inside TLS" if kind.where == "tls" else ""
     return f"the reply to EHLO{inside} of mail.example.com"
 

@@ -107,7 +107,7 @@ def _title(head: dict[str, Any]) -> str:
 
 def claim(finding: str) -> str:
     """The catalogue's words for a finding; empty for an id that it does not have (a transcript of another version)."""
-    from proxy.smtp.reply.findings import CATALOGUE
+    from proxy.smtp.reply.findings import FINDINGS
 
-    kind = CATALOGUE.get(finding)
+    kind = FINDINGS.get(finding)
     return kind.claim if kind is not None else ""

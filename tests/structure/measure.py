@@ -25,6 +25,7 @@ from pathlib import Path
 ORDER = (
     "proxy.__init__",
     "proxy.smtp.lines",
+    "proxy.smtp.faults",
     "proxy.smtp.reply",
     "proxy.smtp.session",
     "proxy.smtp",

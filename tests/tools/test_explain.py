@@ -6,8 +6,17 @@ import io
 
 import pytest
 
+from proxy.smtp.faults import DIALOGUE, LAB, FindingKind
 from proxy.smtp.reply.findings import CATALOGUE
-from proxy.tools.explain import all_text, explain_all, explain_one, markdown_table, one_text, repaired_example
+from proxy.tools.explain import (
+    all_text,
+    explain_all,
+    explain_one,
+    markdown_dialogue_table,
+    markdown_table,
+    one_text,
+    repaired_example,
+)
 
 EXAMPLE_CHANGES = {kind.id for kind in CATALOGUE.values() if kind.done == "repair"} | {"line-too-long"}
 
@@ -39,6 +48,28 @@ def test_one_finding_is_told_at_length(id_: str) -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert len(text.splitlines()) < 60
     assert ("What the proxy sends" in text) is (id_ in EXAMPLE_CHANGES)
+
+
+@pytest.mark.parametrize("kind", [*DIALOGUE.values(), *LAB.values()], ids=lambda kind: kind.id)
+def test_a_fault_beside_the_reply_is_told_with_its_source_who_meets_it_and_what_cures_it(kind: FindingKind) -> None:
+    out = io.StringIO()
+    assert explain_one(kind.id, out) == 0
+    told = " ".join(out.getvalue().split())
+    for said in (kind.claim, kind.clause, kind.source, kind.breaks, kind.how, kind.wrong_when):
+        assert said
+        assert " ".join(said.split()) in told
+    for head in ("Example, ", "Source: ", "Who meets it: ", "What cures it: ", "When that would be wrong: "):
+        assert head in out.getvalue()
+    assert f"ehlo-proxy simulate --fault {kind.id}" in told
+    assert out.getvalue().isascii()
+    assert max(map(len, out.getvalue().splitlines())) <= 100
+    assert f"\n{kind.id}  " in all_text()
+
+
+def test_the_second_table_for_the_readme_has_a_row_a_fault() -> None:
+    rows = markdown_dialogue_table().splitlines()
+    assert [row.split("`")[1] for row in rows[2:]] == list(DIALOGUE)
+    assert all(row.startswith("| ") and row.endswith(" |") and row.count(" | ") == 3 for row in (rows[0], *rows[2:]))
 
 
 def test_line_ends_that_are_wrong_and_octets_that_do_not_print_are_written_out() -> None:

@@ -1,4 +1,4 @@
-"""The catalogue: every way in which an EHLO reply can be wrong.
+"""The catalogue: every way in which an EHLO reply can be wrong.  What goes wrong beside it is `proxy.smtp.faults`'s.
 
 One entry a finding, and nowhere else: its id, the claim in one line, the clause that is broken, an example in octets,
 which senders break on it and how, what is done, and when to repair it would be wrong.  The log, the metrics, the
@@ -14,8 +14,9 @@ and swaks 2020, in 2026; what is said of others was read in their sources.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from proxy.smtp.faults import DIALOGUE, FindingKind
 
 
 class Finding(NamedTuple):
@@ -30,26 +31,6 @@ class Finding(NamedTuple):
     repaired: bool
     message: str
     clause: str
-
-
-@dataclass(frozen=True, slots=True)
-class FindingKind:
-    """An entry of the catalogue.
-
-    `example` gives this finding and no other when it is the reply to EHLO of a server whose banner is `BANNER`.
-    `where` says where that is: `clear`; `tls`, in reply to the EHLO inside TLS; `banner`, where the example is what
-    the server sends first, the banner included.
-    """
-
-    id: str
-    claim: str
-    clause: str
-    example: bytes
-    breaks: str
-    done: str
-    how: str
-    wrong_when: str
-    where: str = "clear"
 
 
 BANNER = b"220 mail.example.com ESMTP\r\n"
@@ -354,6 +335,7 @@ _KINDS = (
 )  # fmt: skip
 
 CATALOGUE: dict[str, FindingKind] = {kind.id: kind for kind in _KINDS}
+FINDINGS: dict[str, FindingKind] = CATALOGUE | DIALOGUE  # all that is ever reported
 
 
 def quoted(peer: bytes) -> str:
@@ -365,4 +347,4 @@ def quoted(peer: bytes) -> str:
 def finding(id_: str, line: int, repaired: bool, said: str, peer: bytes | None = None) -> Finding:
     """A finding with its clause from the catalogue; `peer` is quoted behind `said`."""
     message = said if peer is None else said + quoted(peer)
-    return Finding(id_, line, repaired, message, CATALOGUE[id_].clause)
+    return Finding(id_, line, repaired, message, FINDINGS[id_].clause)

@@ -19,6 +19,8 @@ from proxy.smtp.reply.extensions import fits
 from proxy.smtp.reply.greeting import begins_with_domain, cut_to_length, decide, is_too_long
 from proxy.smtp.reply.keywords import NON_ASCII, REPAIR, REPORT, STRICT, Keyword, names_keyword, read_keyword
 
+# a keyword that says nothing without another: RFC 6531 3.1, RFC 3030 3
+_NEEDS = ((b"SMTPUTF8", b"8BITMIME"), (b"BINARYMIME", b"CHUNKING"))
 MAX_REPLY_LINE = 512  # octets, RFC 5321 4.5.3.1.5
 
 
@@ -87,6 +89,11 @@ def read_reply(lines: Sequence[EhloLine], host: bytes | None, strict: bool, insi
         read.append(line)
     if index is None and not kept[0].is_blank:
         notes.append(Note("greeting-missing", 0, REPAIR, "no line is a greeting, the first is ", kept[0].raw))
+    for needing, needed in _NEEDS:
+        if needing in seen and needed not in seen:
+            number = next(number for number, keyword in zip(numbers, keywords, strict=True) if keyword.name == needing)
+            said = f"{needing.decode()} is offered without {needed.decode()}"
+            notes.append(Note("keyword-incomplete", number, REPORT, said))
     _note_ends(lines, read, notes)
     return Reading(greeting, keywords, numbers, notes)
 

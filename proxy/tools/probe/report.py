@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from proxy.smtp.lines import split_lines
-from proxy.smtp.reply.findings import CATALOGUE, Finding
+from proxy.smtp.reply.findings import FINDINGS, Finding
 from proxy.tools.dialogue import Style, line_text, printable, style_for
 from proxy.tools.probe.command import Judged, Probed, TlsSeen
 
@@ -195,7 +195,7 @@ def _strict_only(reply: Judged) -> list[Finding]:
 
 
 def _finding(style: Style, finding: Finding, repairs: bool, strict_only: bool = False) -> Iterable[str]:
-    kind = CATALOGUE[finding.id]
+    kind = FINDINGS[finding.id]
     where = f"line {finding.line}" if finding.line else "the whole reply"
     clause = finding.clause or kind.clause
     yield style("bad" if repairs else "changed", f"  {finding.id}") + f", {where}, {clause}"

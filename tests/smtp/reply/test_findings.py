@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from proxy.smtp.faults import DIALOGUE
 from proxy.smtp.reply.ehlo import split_before_banner
-from proxy.smtp.reply.findings import BANNER, CATALOGUE, Finding, finding, quoted
+from proxy.smtp.reply.findings import BANNER, CATALOGUE, FINDINGS, Finding, finding, quoted
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
 
 TABLE = {
@@ -64,6 +65,41 @@ def test_every_entry_says_all_that_a_person_asks(id_: str) -> None:
         assert not re.search(r"  |\n", text)
     assert kind.example.endswith((b"\r\n", b"\n"))
     assert kind.where in ("clear", "tls", "banner")
+
+
+@pytest.mark.parametrize(
+    ("texts", "line", "told"),
+    [
+        ((b"250-mail.example.com", b"250-SMTPUTF8", b"250 HELP"), 2, "SMTPUTF8 is offered without 8BITMIME"),
+        ((b"250-mail.example.com", b"250-HELP", b"250 binarymime"), 3, "BINARYMIME is offered without CHUNKING"),
+        ((b"250-mail.example.com", b"250-SMTPUTF8", b"250 8bitmime"), 0, ""),
+        ((b"250-mail.example.com", b"250-CHUNKING", b"250 BINARYMIME"), 0, ""),
+        ((b"250-mail.example.com SMTPUTF8", b"250 HELP"), 0, ""),
+        ((b"250-mail.example.com", b"550 SMTPUTF8"), 0, ""),
+    ],
+)
+def test_a_keyword_that_is_nothing_without_another_is_told_and_left(
+    texts: tuple[bytes, ...], line: int, told: str
+) -> None:
+    raw = b"".join(text + b"\r\n" for text in texts)
+    for mode in ("repair", "observe"):
+        result = repair_reply(raw, RepairPolicy(mode), EhloContext(banner=BANNER))
+        found = [each for each in result.findings if each.id == "keyword-incomplete"]
+        clause = "RFC 6531 3.1, RFC 3030 3"
+        assert found == ([Finding("keyword-incomplete", line, False, told, clause)] if told else [])
+    kind = DIALOGUE["keyword-incomplete"]
+    assert [each.id for each in repair_reply(kind.example, RepairPolicy(), EhloContext(BANNER)).findings] == [kind.id]
+
+
+def test_the_second_table_is_the_contracts_in_its_order() -> None:
+    assert list(DIALOGUE) == [
+        "ehlo-refused", "ehlo-repeat-refused", "starttls-refused", "starttls-reply-code", "starttls-not-steady",
+        "hello-unanswered", "tls-outdated", "banner-multiline", "keyword-incomplete", "client-name-invalid",
+    ]  # fmt: skip
+    assert {kind.done for kind in DIALOGUE.values()} == {"report"}
+    assert not CATALOGUE.keys() & DIALOGUE.keys()
+    assert FINDINGS == CATALOGUE | DIALOGUE
+    assert finding("hello-unanswered", 0, False, "1555 octets").clause == DIALOGUE["hello-unanswered"].clause
 
 
 def test_a_peer_is_quoted_on_one_line_and_cut() -> None:
