@@ -162,7 +162,7 @@ class Reports:
             self._count_late(story, told)
         self.log.emit(level, event, told, max_text=_MAX_NOTICE)
 
-    def refused(self, story: Story) -> None:
+    def refused(self, story: Story, kind: str) -> None:
         now = self._now()
         if self._refusals.due(now):
             self._tell_refused(now)

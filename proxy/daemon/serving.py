@@ -7,11 +7,13 @@ is refused by a reload; sessions go on with the configuration that they began wi
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.net.carrier.route import RouteRuntime, RouteState
+from proxy.net.coming_in.doorstep import Farewells
 from proxy.net.coming_in.listeners import Listener, open_sockets
 from proxy.net.going_out import transparent
 from proxy.net.going_out.destination import Surroundings
@@ -62,6 +64,7 @@ class Serving:
         self.draining = False
         self._listening: frozenset[tuple[str, int]] = frozenset()
         self._names: Names | None = None
+        self._farewells = Farewells(self.poller, self.deadlines, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._surroundings = Surroundings(OwnAddresses(), lambda: self._listening)
 
     def gather_log(self, writer: LineWriter) -> None:
@@ -97,10 +100,10 @@ class Serving:
         gone = [listener for listener in self.listeners if listener not in kept]
         self.listeners = []
         for listener, name in kept.items():
-            listener.route = routes[name]
+            listener.lead_to(routes[name])
             self.listeners.append(listener)
         for sock, listen, name in opened:
-            listener = Listener(sock, routes[name], listen)
+            listener = Listener(sock, routes[name], listen, self._farewells)
             listener.start()
             self.listeners.append(listener)
         for listener in gone:

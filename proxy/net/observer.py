@@ -69,6 +69,12 @@ class Story:
         self.bytes_from_client = 0
         self.bytes_from_server = 0
 
+    def ended(self, outcome: str, by: str, reason: str) -> None:
+        """What became of it, who ended it first, and why, in a few words."""
+        self.outcome = outcome
+        self.by = by
+        self.reason = reason
+
 
 class Observer(Protocol):
     """What a daemon, or a test, does with what happens.  No method may raise or block."""
@@ -102,7 +108,7 @@ class Observer(Protocol):
     def certificate_seen(self, route: str, side: str, subject: str, not_after: float) -> None:
         """A certificate is in use: ours towards clients (`client`) or a server's; `not_after` is a Unix time."""
 
-    def refused(self, story: Story) -> None:
+    def refused(self, story: Story, kind: str) -> None:
         """A client got no session; `story.outcome` is refused, `story.reason` says why. No session_ended follows."""
 
     def slow_turn(self, owner: str, seconds: float) -> None:

@@ -287,10 +287,10 @@ def test_refusals_are_session_ends_up_to_twenty_a_minute_then_counted() -> None:
         story = daemon.story("203.0.113.9", destination="")
         story.reason = "not in allow_clients"
         daemon.time += 0.1
-        daemon.reports.refused(story)
+        daemon.reports.refused(story, "not_allowed")
         assert number < 20 or len(daemon.lines) == 20
     other = daemon.story("203.0.113.10", destination="")
-    daemon.reports.refused(other)
+    daemon.reports.refused(other, "not_allowed")
     events = daemon.events()
     assert len(events) == 21
     assert {(event["event"], event["outcome"], event["by"]) for event in events} == {
@@ -304,14 +304,14 @@ def test_refusals_are_session_ends_up_to_twenty_a_minute_then_counted() -> None:
     (line,) = daemon.events()
     assert line == {"level": "info", "event": "refused", "client": "203.0.113.9", "count": 80}
     assert daemon.metrics.route("domain1").outcomes == {"refused": 101}
-    daemon.reports.refused(daemon.story("203.0.113.9", destination=""))
+    daemon.reports.refused(daemon.story("203.0.113.9", destination=""), "not_allowed")
     assert daemon.events()[0]["event"] == "session-end", "a new minute"
 
 
 def test_untold_refusals_are_told_at_the_end() -> None:
     daemon = Daemon()
     for _ in range(25):
-        daemon.reports.refused(daemon.story("203.0.113.9"))
+        daemon.reports.refused(daemon.story("203.0.113.9"), "not_allowed")
     daemon.events()
     daemon.reports.flush()
     assert daemon.events() == [{"level": "info", "event": "refused", "client": "203.0.113.9", "count": 5}]

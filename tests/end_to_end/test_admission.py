@@ -511,3 +511,21 @@ def test_routes_do_not_share_limits() -> None:
         ):
             assert first.reply() == BANNER
             assert second.reply() == BANNER
+
+
+def test_strangers_never_use_up_the_descriptors_of_clients_that_are_allowed() -> None:
+    """200 connections from outside, none of which reads or closes, with 256 descriptors: they held all of them."""
+    with ScriptedServer(Mailbox()) as server:
+        config = {"route": [a_route(server.port, name="door", allow_clients=["127.0.0.2/32"])]}
+        with running_proxy(config, descriptors=256) as running:
+            port = running.port_of("door")
+            strangers = [connect(port, source="127.0.0.3") for _ in range(200)]
+            try:
+                for _ in range(20):
+                    began = time.monotonic()
+                    with connect(port, source="127.0.0.2") as client:
+                        assert send_mail(client)[:3] == b"250"
+                    assert time.monotonic() - began < 1
+            finally:
+                for stranger in strangers:
+                    stranger.close()

@@ -6,7 +6,6 @@ destinations.  `RouteRuntime` is made anew from each configuration; a session go
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,8 @@ from proxy.net.carrier.carrier import Carrier
 from proxy.net.carrier.offers import OffersQuestion
 from proxy.net.carrier.record import Recorders
 from proxy.net.coming_in import proxy_header
-from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, parsed
+from proxy.net.coming_in.admission import Admission, OwnPlaces, Places, Refusal
+from proxy.net.going_out.destination import FailureMemory, Server, Surroundings
 from proxy.net.going_out.dialer import Dialer
 from proxy.net.going_out.names.wanted import Names
 from proxy.net.observer import Observer, Story, session_id
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from proxy.net.waiting.poller import Poller
     from proxy.settings import Route
 
-MAX_REMEMBERED: Final = 4096  # destinations, and client addresses whose admission is remembered
+MAX_REMEMBERED: Final = 4096  # destinations
 REMEDY_EVERY: Final = 60.0  # seconds between two lines about the same thing
 
 
 class RouteState:
     """What outlives a reload of one route."""
 
-    __slots__ = ("client_sessions", "draining", "failures", "memories", "questions", "remedy_at", "sessions")
+    __slots__ = ("draining", "failures", "memories", "places", "questions", "remedy_at", "sessions")
 
     def __init__(self) -> None:
         self.sessions: set[Carrier] = set()
-        self.client_sessions: dict[str, int] = {}  # open sessions of each client address
+        self.places: Places = OwnPlaces()
         self.failures = FailureMemory()
         self.memories: dict[tuple[str, int], DestinationMemory] = {}
         self.questions: dict[str, OffersQuestion] = {}
@@ -53,8 +53,8 @@ class RouteRuntime:
     """One route as it is configured now."""
 
     __slots__ = (
-        "allowed", "deadlines", "dialer", "max_sessions", "max_sessions_per_client", "observer", "original", "policy",
-        "poller", "recorders", "secure", "settings", "shortest", "state", "trusted", "xclient_trusted",
+        "admission", "deadlines", "dialer", "observer", "original", "policy", "poller", "recorders", "secure",
+        "settings", "shortest", "state", "xclient_trusted",
     )  # fmt: skip
 
     def __init__(
@@ -91,23 +91,27 @@ class RouteRuntime:
         if len(settings.destination) > 1 or settings.destination[0].kind != "address":
             self.shortest = min(self.shortest, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
-        self.max_sessions = max(1, settings.max_sessions // share)
         per_client = settings.max_sessions_per_client
-        self.max_sessions_per_client = max(1, per_client // share) if per_client else 0
-        self.allowed: dict[str, bool] = {}
-        self.trusted: dict[str, bool] = {}
+        self.admission = Admission(
+            settings.allow_clients,
+            settings.trusted_proxies,
+            max(1, settings.max_sessions // share),
+            max(1, per_client // share) if per_client else 0,
+            state.places,
+        )
         self.xclient_trusted = settings.source == "client"
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
-    def is_allowed(self, address: str) -> bool:
-        """Whether this client is in `allow_clients`."""
-        return _within(address, self.settings.allow_clients, self.allowed)
+    @property
+    def implicit(self) -> bool:
+        """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
+        bridge = self.policy.bridge
+        return bridge is not None and bridge.client == "implicit"
 
     def is_trusted(self, address: str) -> bool:
         """Whether this address is in `trusted_proxies`."""
-        networks = self.settings.trusted_proxies
-        return bool(networks) and _within(address, networks, self.trusted)
+        return self.admission.is_trusted(address)
 
     def admit(
         self,
@@ -116,45 +120,31 @@ class RouteRuntime:
         original: tuple[str, int] | None,
         *,
         registered: bool = False,
-    ) -> tuple[str, str] | None:
-        """Begin a session, or return why not: status and text.  `client` is the address that counts."""
-        address, port = client
+    ) -> Refusal | None:
+        """Begin a session, or return why not.  `client` is the address that counts."""
         state = self.state
-        if not self.is_allowed(address):
-            return "4.7.1", f"{address} may not use this service"
-        if state.draining:
-            return "4.3.2", "the proxy is being stopped, try again"
-        if len(state.sessions) >= self.max_sessions:
-            return "4.3.2", "too many sessions, try again"
-        open_now = state.client_sessions.get(address, 0)
-        if self.max_sessions_per_client and open_now >= self.max_sessions_per_client:
-            return "4.7.0", f"too many sessions from {address}"
+        address, port = client
+        refusal = self.admission.enter(address, draining=state.draining)
+        if refusal is not None:
+            return refusal
         story = Story(session_id(), self.settings.name, address, port, self.deadlines.now())
         carrier = Carrier(self, sock, story, trusted=self.xclient_trusted or self.is_trusted(address))
         state.sessions.add(carrier)
-        state.client_sessions[address] = open_now + 1
         self.observer.session_started(story)
         carrier.begin(original, registered=registered)
         return None
 
-    def refused(self, client: tuple[str, int], reason: str) -> None:
-        """Tell of a client that got no session."""
+    def refused(self, client: tuple[str, int], refusal: Refusal) -> str:
+        """Tell of a client that got no session; its id, for the text that it gets."""
         story = Story(session_id(), self.settings.name, client[0], client[1], self.deadlines.now())
-        story.outcome = "refused"
-        story.by = "proxy"
-        story.reason = reason
-        self.observer.refused(story)
+        story.ended("refused", "proxy", refusal.text)
+        self.observer.refused(story, refusal.kind)
+        return story.id
 
     def session_over(self, carrier: Carrier) -> None:
         """The counterpart of `admit`."""
-        state = self.state
-        state.sessions.discard(carrier)
-        address = carrier.story.client
-        left = state.client_sessions.get(address, 1) - 1
-        if left > 0:
-            state.client_sessions[address] = left
-        else:
-            state.client_sessions.pop(address, None)
+        self.state.sessions.discard(carrier)
+        self.admission.leave(carrier.story.client)
 
     # -- what carriers ask -------------------------------------------------------------------------------------------
 
@@ -227,16 +217,3 @@ def session_policy(settings: Route, host_name: str) -> SessionPolicy:
         ehlo_name=(settings.ehlo_name or host_name).encode("ascii", "replace"),
         bridge=bridge,
     )
-
-
-def _within(
-    address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], known: dict[str, bool]
-) -> bool:
-    found = known.get(address)
-    if found is None:
-        one = parsed(address)
-        found = any(one.version == network.version and one in network for network in networks)
-        if len(known) >= MAX_REMEMBERED:
-            known.clear()
-        known[address] = found
-    return found

@@ -2,22 +2,27 @@
 
 Both hold a descriptor and a deadline and nothing else, and are not counted in the limits of a route.  A PROXY header is
 only peeked at until it is whole, so that what stands behind it stays in the kernel for the session.
+
+Whoever is refused is waited for, so that our line reaches it, but only so many of them at a time: strangers, who are in
+no `allow_clients`, have a small share of the descriptors, and can't use up those of the others.
 """
 
 from __future__ import annotations
 
 import select
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.coming_in.proxy_header import MAX_HEADER, Bad, Header, parse
 from proxy.net.going_out.destination import parsed
 
 if TYPE_CHECKING:
-    from proxy.net.carrier.route import RouteRuntime
-    from proxy.net.coming_in.listeners import Listener
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
 
 FAREWELL: Final = 5.0  # seconds that a refused client has to read its reply
+MAX_FAREWELLS: Final = 1024  # refused clients waited for at a time, at most an eighth of the descriptors ...
+MAX_STRANGERS: Final = 64  # ... and of those outside `allow_clients` at most a thirty-second part
 HEADER_TIMEOUT: Final = 5.0  # seconds for a PROXY header; HAProxy sends it with the connection
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
@@ -27,85 +32,110 @@ def plain(host: str) -> str:
     return str(parsed(host)) if host.startswith("::ffff:") else host
 
 
+class Introduced(Protocol):
+    """Who hears of a client that a trusted proxy speaks for; the socket is his from then on, and is in the poller."""
+
+    def introduced(self, sock: socket.socket, header: Header, peer: tuple[str, int]) -> None:
+        """The header is whole, and read."""
+
+    def not_introduced(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        """There is none, a bad one, or it is late."""
+
+
 class HeaderReader:
-    """Awaits the PROXY header of a trusted proxy; one that is bad or late is closed without a word."""
+    """Awaits the PROXY header of a trusted proxy."""
 
-    __slots__ = ("host", "listener", "port", "sock")
+    __slots__ = ("_deadlines", "_peer", "_sock", "_teller")
 
-    def __init__(self, listener: Listener, sock: socket.socket, host: str, port: int) -> None:
-        self.listener = listener
-        self.sock = sock
-        self.host = host
-        self.port = port
-        route = listener.route
-        route.poller.add(sock.fileno(), self)
-        route.deadlines.at(route.deadlines.now() + HEADER_TIMEOUT, self)
+    def __init__(
+        self, sock: socket.socket, peer: tuple[str, int], poller: Poller, deadlines: Deadlines, teller: Introduced
+    ) -> None:
+        """`peer`: the proxy's address and port."""
+        self._sock = sock
+        self._peer = peer
+        self._deadlines = deadlines
+        self._teller = teller
+        poller.add(sock.fileno(), self)
+        deadlines.at(deadlines.now() + HEADER_TIMEOUT, self)
 
     def ready(self, mask: int) -> None:
         """Peek, so that what stands behind the header stays in the kernel for the session."""
         try:
-            data = self.sock.recv(MAX_HEADER, socket.MSG_PEEK)
+            data = self._sock.recv(MAX_HEADER, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         found = parse(data) if data else None
         if isinstance(found, Header):
-            self.sock.recv(found.consumed)
-            self._admit(found)
+            self._sock.recv(found.consumed)
+            self._deadlines.cancel(self)
+            self._teller.introduced(self._sock, found, self._peer)
         elif found is None or isinstance(found, Bad) or len(data) >= MAX_HEADER or mask & _ENDINGS:
-            self._close()
-
-    def _admit(self, header: Header) -> None:
-        route = self.listener.route
-        route.deadlines.cancel(self)
-        client = (plain(self.host), self.port)
-        original: tuple[str, int] | None = None
-        if not header.local and header.source is not None:
-            client = (plain(header.source[0]), header.source[1])
-        if route.original:
-            original = header.destination
-            if original is None:
-                self._close()
-                return
-        refusal = route.admit(self.sock, client, original, registered=True)
-        if refusal is not None:
-            self.listener.refuse(self.sock, client, *refusal, registered=True)
+            self._give_up()
 
     def deadline_passed(self, now: float) -> None:
         """Late."""
-        self._close()
+        self._give_up()
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
-        self._close()
+        self._give_up()
 
-    def _close(self) -> None:
-        route = self.listener.route
-        route.deadlines.cancel(self)
-        route.refused((plain(self.host), self.port), "no PROXY header, or a bad one")
-        route.poller.remove(self.sock.fileno())
-        self.sock.close()
+    def _give_up(self) -> None:
+        self._deadlines.cancel(self)
+        self._teller.not_introduced(self._sock, self._peer)
 
 
-class Farewell:
+class Farewells:
+    """The refused clients of one process that are waited for."""
+
+    __slots__ = ("_deadlines", "_most", "_most_strangers", "_poller", "_strangers", "_waiting")
+
+    def __init__(self, poller: Poller, deadlines: Deadlines, descriptors: int) -> None:
+        """`descriptors`: how many the process may have (RLIMIT_NOFILE)."""
+        self._poller = poller
+        self._deadlines = deadlines
+        self._most = min(MAX_FAREWELLS, descriptors // 8)
+        self._most_strangers = min(MAX_STRANGERS, descriptors // 32)
+        self._waiting = 0
+        self._strangers = 0
+
+    def see_off(self, sock: socket.socket, *, stranger: bool) -> None:
+        """Close the socket, whose last line was sent, once the client has read it; at once when there are too many."""
+        if self._waiting >= self._most or (stranger and self._strangers >= self._most_strangers):
+            sock.close()
+            return
+        self._waiting += 1
+        self._strangers += stranger
+        farewell = _Farewell(self, sock, stranger)
+        self._poller.add(sock.fileno(), farewell)
+        self._deadlines.at(self._deadlines.now() + FAREWELL, farewell)
+
+    def gone(self, farewell: _Farewell, sock: socket.socket, stranger: bool) -> None:
+        """One has left, or has had its time."""
+        self._waiting -= 1
+        self._strangers -= stranger
+        self._deadlines.cancel(farewell)
+        self._poller.remove(sock.fileno())
+        sock.close()
+
+
+class _Farewell:
     """A refused client: its side of the connection is read to its end, so that our last line reaches it."""
 
-    __slots__ = ("route", "sock")
-    count = 0
+    __slots__ = ("_all", "_sock", "_stranger")
 
-    def __init__(self, route: RouteRuntime, sock: socket.socket) -> None:
-        self.route = route
-        self.sock = sock
-        Farewell.count += 1
-        route.poller.add(sock.fileno(), self)
-        route.deadlines.at(route.deadlines.now() + FAREWELL, self)
+    def __init__(self, farewells: Farewells, sock: socket.socket, stranger: bool) -> None:
+        self._all = farewells
+        self._sock = sock
+        self._stranger = stranger
 
     def ready(self, mask: int) -> None:
         """Throw away what it says."""
         try:
             for _ in range(16):
-                if not self.sock.recv(65536):
+                if not self._sock.recv(65536):
                     break
         except BlockingIOError:
             return
@@ -122,8 +152,5 @@ class Farewell:
         self._close()
 
     def _close(self) -> None:
-        if self.sock.fileno() >= 0:
-            Farewell.count -= 1
-            self.route.deadlines.cancel(self)
-            self.route.poller.remove(self.sock.fileno())
-            self.sock.close()
+        if self._sock.fileno() >= 0:
+            self._all.gone(self, self._sock, self._stranger)

@@ -12,8 +12,7 @@ A session takes more descriptors than the one it comes with.  So when the proces
 one that is kept in reserve is given up for as long as it takes to accept a client and tell it; and when that does not
 help either, the listener pauses for a moment, instead of spinning.
 
-Limits: `ACCEPTS_A_TURN` clients a turn; `MAX_FAREWELLS` refused clients waited for at a time, beyond which they are
-closed at once.
+Limits: `ACCEPTS_A_TURN` clients a turn; those of `doorstep` for refused clients that are waited for.
 """
 
 from __future__ import annotations
@@ -23,23 +22,24 @@ import os
 import resource
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.net.coming_in.doorstep import Farewell, HeaderReader, plain
+from proxy.net.coming_in.admission import DRAINING, NO_DESCRIPTORS, NO_HEADER, Refusal
+from proxy.net.coming_in.doorstep import Farewells, HeaderReader, plain
 from proxy.net.going_out import transparent
 from proxy.smtp.session.notices import closing
 
 if TYPE_CHECKING:
-    from proxy.net.carrier.route import RouteRuntime
-    from proxy.settings import Listen
+    from proxy.net.coming_in.proxy_header import Header
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
+    from proxy.settings import Listen, Route
 
 BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
 ACCEPTS_A_TURN: Final = 64
-MAX_FAREWELLS: Final = 1024
 HEADROOM: Final = 64  # descriptors that are kept for the sessions there are; a quarter of few
 PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
 NOTHING_LEFT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-TOO_MANY: Final = "too many connections, try again"
 
 
 def open_sockets(
@@ -87,13 +87,48 @@ def _prepare(sock: socket.socket, is_transparent: bool) -> None:
             pass  # REDIRECT works without it; TPROXY rules without the capability bring no connection here
 
 
+class Entrance(Protocol):
+    """What a listener asks of the route behind it."""
+
+    @property
+    def settings(self) -> Route: ...
+    @property
+    def poller(self) -> Poller: ...
+    @property
+    def deadlines(self) -> Deadlines: ...
+    @property
+    def original(self) -> bool:
+        """Whether clients are taken to where they wanted to go."""
+
+    @property
+    def implicit(self) -> bool:
+        """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether this address is in `trusted_proxies`."""
+
+    def admit(
+        self,
+        sock: socket.socket,
+        client: tuple[str, int],
+        original: tuple[str, int] | None,
+        *,
+        registered: bool = False,
+    ) -> Refusal | None:
+        """Begin a session, or return why not.  `client` is the address that counts."""
+
+    def refused(self, client: tuple[str, int], refusal: Refusal) -> str:
+        """Tell of a client that got no session; its id, for the text that it gets."""
+
+
 class Listener:
     """One listening socket of a route."""
 
-    def __init__(self, sock: socket.socket, route: RouteRuntime, listen: Listen) -> None:
+    def __init__(self, sock: socket.socket, route: Entrance, listen: Listen, farewells: Farewells) -> None:
         self.sock = sock
-        self.route = route  # replaced at a reload
+        self.route = route
         self.listen = listen
+        self._farewells = farewells
         self.closed = False
         name = sock.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
@@ -109,11 +144,9 @@ class Listener:
         """Begin to accept."""
         self.route.poller.add(self.sock.fileno(), self)
 
-    @property
-    def implicit(self) -> bool:
-        """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
-        bridge = self.route.policy.bridge
-        return bridge is not None and bridge.client == "implicit"
+    def lead_to(self, route: Entrance) -> None:
+        """Clients that come from now on get this route: the same one, after a reload."""
+        self.route = route
 
     def close(self) -> None:
         """Accept no more.  Clients in the kernel's queue are told; systemd's socket keeps them for whoever is next."""
@@ -151,7 +184,7 @@ class Listener:
                 continue  # ECONNABORTED and the network errors of accept(2): that client is gone
             sock.setblocking(False)
             if sock.fileno() >= self.most:
-                self.refuse(sock, (plain(name[0]), name[1]), "4.3.2", TOO_MANY)
+                self._refuse(sock, (plain(name[0]), name[1]), NO_DESCRIPTORS)
             else:
                 self.accepted(sock, name[0], name[1])
         self.route.poller.soon(self)
@@ -160,7 +193,7 @@ class Listener:
         """One client, or a proxy that speaks for one."""
         route = self.route
         if route.settings.proxy_protocol and route.is_trusted(host):
-            HeaderReader(self, sock, host, port)
+            HeaderReader(sock, (host, port), route.poller, route.deadlines, self)
             return
         original: tuple[str, int] | None = None
         if route.original:
@@ -169,29 +202,46 @@ class Listener:
             except OSError:
                 sock.close()
                 return
-        refusal = route.admit(sock, (plain(host), port), original)
+        client = (plain(host), port)
+        refusal = route.admit(sock, client, original)
         if refusal is not None:
-            self.refuse(sock, (plain(host), port), *refusal)
+            self._refuse(sock, client, refusal)
 
-    def refuse(
-        self, sock: socket.socket, client: tuple[str, int], status: str, text: str, *, registered: bool = False
-    ) -> None:
-        """Tell it why, and close."""
+    def introduced(self, sock: socket.socket, header: Header, peer: tuple[str, int]) -> None:
+        """The PROXY header of a trusted proxy: the client that it speaks for."""
         route = self.route
-        route.refused(client, text)
-        if registered:
+        source = peer if header.local or header.source is None else header.source
+        client = (plain(source[0]), source[1])
+        if route.original and header.destination is None:
+            self.not_introduced(sock, peer)
+            return
+        refusal = route.admit(sock, client, header.destination if route.original else None, registered=True)
+        if refusal is not None:
             route.poller.remove(sock.fileno())
-        if not self.implicit:
-            try:
-                sock.send(closing(status, route.settings.name, text))
-                sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                sock.close()
-                return
-            if Farewell.count < MAX_FAREWELLS:
-                Farewell(route, sock)
-                return
+            self._refuse(sock, client, refusal)
+
+    def not_introduced(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        """A trusted proxy with no header, or a bad one, is closed without a word."""
+        self.route.refused((plain(peer[0]), peer[1]), NO_HEADER)
+        self.route.poller.remove(sock.fileno())
         sock.close()
+
+    def _refuse(self, sock: socket.socket, client: tuple[str, int], refusal: Refusal) -> None:
+        """Tell it why, and close."""
+        session = self.route.refused(client, refusal)
+        if self.route.implicit:
+            sock.close()
+            return
+        try:
+            sock.send(self._farewell(refusal, session))
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            sock.close()
+            return
+        self._farewells.see_off(sock, stranger=refusal.kind == "not_allowed")
+
+    def _farewell(self, refusal: Refusal, session: str) -> bytes:
+        return closing(refusal.status, self.route.settings.name, refusal.text)
 
     def _send_away(self) -> None:
         """Tell those whom the kernel has connected already; closing would reset them."""
@@ -205,7 +255,7 @@ class Listener:
                     return
                 continue
             sock.setblocking(False)
-            self.refuse(sock, (plain(name[0]), name[1]), "4.3.2", "the proxy is being stopped, try again")
+            self._refuse(sock, (plain(name[0]), name[1]), DRAINING)
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours, with one client; the poller has logged it.  The others are served."""
@@ -231,11 +281,11 @@ class Listener:
             if isinstance(error, BlockingIOError):
                 return "nobody"
             return "none left" if error.errno in NOTHING_LEFT else "told"
-        self.route.refused((plain(name[0]), name[1]), "no file descriptors left")
+        session = self.route.refused((plain(name[0]), name[1]), NO_DESCRIPTORS)
         try:
             sock.setblocking(False)
-            if not self.implicit:
-                sock.send(closing("4.3.2", self.route.settings.name, TOO_MANY))
+            if not self.route.implicit:
+                sock.send(self._farewell(NO_DESCRIPTORS, session))
             sock.shutdown(socket.SHUT_WR)
             sock.recv(4096)  # what it said already would turn the close into a reset
         except OSError:
