@@ -8,14 +8,13 @@ that what is forwarded is what was received.
 `LineBuffer` keeps the bytes of one direction.  It has no limit of its own: `max_line` is what `overlong` is measured
 against (Postfix: line_length_limit 2048; RFC 5321 4.5.3.1.4 asks for 512), and the caller decides what an overlong
 line is.  The cost is linear in the bytes however they are cut: every byte is searched once for LF and copied at most
-three times, also when a peer sends one byte at a time.
+three times, also when a peer sends one byte at a time.  What waits is held in one piece, so that many small ones cost
+no more than their bytes.
 
 Nothing is raised for anything that a peer can send.
 """
 
 from __future__ import annotations
-
-from collections import deque
 
 
 class LineBuffer:
@@ -24,14 +23,14 @@ class LineBuffer:
     `max_line` is in octets, line end included.
     """
 
-    __slots__ = ("_chunk", "_held", "_part", "_queue", "_start", "max_line")
+    __slots__ = ("_chunk", "_held", "_more", "_part", "_start", "max_line")
 
     def __init__(self, max_line: int) -> None:
         self.max_line = max_line
         self._part = bytearray()  # the unfinished line: holds no LF
         self._chunk = b""  # what is searched now, from _start on
         self._start = 0
-        self._queue: deque[bytes] | None = None  # what came while _chunk was not used up; made when it is needed
+        self._more: bytearray | None = None  # what came while _chunk was not used up; made when it is needed
         self._held = 0
 
     def __len__(self) -> int:
@@ -44,9 +43,9 @@ class LineBuffer:
             return
         self._held += len(data)
         if self._start < len(self._chunk):
-            if self._queue is None:
-                self._queue = deque()
-            self._queue.append(data)
+            if self._more is None:
+                self._more = bytearray()
+            self._more += data
         else:
             self._chunk = data
             self._start = 0
@@ -72,16 +71,18 @@ class LineBuffer:
                 return None
 
     def _next_chunk(self) -> None:
-        self._chunk = self._queue.popleft() if self._queue else b""
+        self._chunk = bytes(self._more) if self._more else b""
+        self._more = None
         self._start = 0
 
     @property
     def pending(self) -> int:
         """How many bytes of an unfinished line stand at the end of what is held."""
+        more = self._more
         behind = 0
-        for chunk in reversed(self._queue or ()):
-            end = chunk.rfind(b"\n") + 1
-            behind += len(chunk) - end
+        if more is not None:
+            end = more.rfind(b"\n") + 1
+            behind = len(more) - end
             if end:
                 return behind
         end = max(self._chunk.rfind(b"\n") + 1, self._start)
@@ -98,7 +99,7 @@ class LineBuffer:
     def take_in_one(self) -> bytes:
         """All that is held, if that is one piece as it was fed, and whole lines; else nothing is taken and `b""`."""
         chunk = self._chunk
-        if self._start or self._part or self._queue or chunk[-1:] != b"\n":
+        if self._start or self._part or self._more or chunk[-1:] != b"\n":
             return b""
         self._chunk = b""
         self._held = 0
@@ -109,11 +110,11 @@ class LineBuffer:
 
         For the letting go of a direction: what has not been read as lines is relayed as bytes.
         """
-        held = bytes(self._part) + self._chunk[self._start :] + b"".join(self._queue or ())
+        held = bytes(self._part) + self._chunk[self._start :] + bytes(self._more or b"")
         self._part.clear()
         self._chunk = b""
         self._start = 0
-        self._queue = None
+        self._more = None
         self._held = 0
         return held
 

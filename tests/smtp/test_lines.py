@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,3 +145,20 @@ def test_split_lines_keeps_every_byte(raw: bytes, lines: list[bytes]) -> None:
 def test_one_crlf_ends_a_line_well(line: bytes, body: bytes, well: bool) -> None:
     assert without_end(line) == body
     assert ends_well(line) is well
+
+
+def test_small_pieces_that_wait_cost_little_more_than_their_bytes() -> None:
+    buffer = LineBuffer(4096)
+    buffer.feed(b"NOOP\r\nNOOP\r\n")
+    buffer.next()  # what follows waits behind the second line
+    tracemalloc.start()
+    for _ in range(32768):
+        buffer.feed(bytes(bytearray(b"xx")))
+    held, _peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(buffer) == 65536 + 6
+    assert held < 80 * 1024
+    assert buffer.pending == 65536
+    assert buffer.next() == b"NOOP\r\n"
+    assert buffer.next() is None
+    assert buffer.take_pending() == b"xx" * 32768

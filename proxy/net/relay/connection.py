@@ -5,8 +5,12 @@ session has let go of its direction it gives what it reads to the `Carrier`; aft
 `relay`, or in the kernel by `splice`.
 
 The socket is registered once, edge-triggered (see `poller`), so every reason not to read on is remembered: `paused`
-says why, `may_read` that there is something.  Reading stops after `READ_SIZE` bytes a turn, so that one fast sender
-does not keep the others waiting.
+says why, `may_read` that there is something.
+
+Nobody holds the others.  What the session reads comes in pieces of at most `PIECE` bytes; a turn ends after `TURN`
+seconds; and a peer that has said `MANY_LINES` lines gets small pieces, each in a turn that comes when all who want less
+have had theirs (`Poller.later`).  A line costs the session some 1.5 us, so a piece of 512 bytes at most 1 ms.  Of a
+client's commands `FREE_COMMANDS` are free (Postfix: smtpd_junk_command_limit); what is beyond is read at 500 a second.
 """
 
 from __future__ import annotations
@@ -16,12 +20,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.relay import inside_tls, relay
-from proxy.net.relay.outgoing import Outgoing
+from proxy.net.relay.outgoing import TOO_FAST, Outgoing
 
 if TYPE_CHECKING:
     from proxy.net.carrier.carrier import Carrier
 
-READ_SIZE: Final = 16384  # also what the session reads in one turn: a flood of short lines costs some 10 ms
+PIECE: Final = 4096  # bytes that the session is given at once: more than nearly every EHLO reply
+SMALL_PIECE: Final = 512
+MANY_LINES: Final = 200
+TURN: Final = 0.002  # seconds
+FREE_COMMANDS: Final = 100
+A_COMMAND: Final = 0.002  # seconds that each one beyond costs
+WORTH_A_PAUSE: Final = 0.05  # seconds; less is added up
+
+DISCARDED_AT_ONCE: Final = 16384
 READS_A_TURN: Final = 16  # of that size, when all is thrown away
 MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
 
@@ -75,8 +87,11 @@ class Connection(Outgoing):
         self.abort()
 
     def deadline_passed(self, now: float) -> None:
-        """The peer did not answer our close in time; or see again whether it can be reset without a loss."""
-        if self.reset_wanted and self.pending is None and now < self.abort_at:
+        """The peer did not answer our close in time; or see again whether it can be reset without a loss; or go on
+        reading a client that was too fast."""
+        if not self.closing:
+            self.resume(TOO_FAST)
+        elif self.reset_wanted and self.pending is None and now < self.abort_at:
             self._reset()
         else:
             self.abort()
@@ -99,12 +114,15 @@ class Connection(Outgoing):
         if self.relaying:
             relay.pump(self, mask)
             return
+        if self.has_to_queue():
+            return
         carrier = self.carrier
         assert carrier is not None
-        taken = 0
-        while taken < READ_SIZE:
+        ends_at = monotonic() + TURN
+        while True:
+            size = self.piece
             try:
-                data = self.sock.recv(READ_SIZE)
+                data = self.sock.recv(size)
             except BlockingIOError:
                 self.may_read = False
                 return
@@ -114,7 +132,8 @@ class Connection(Outgoing):
             if not data:
                 self.finished(self.broken)
                 return
-            self.received(carrier, data)
+            now = monotonic()
+            self.received(carrier, data, now)
             if self.closed or self.closing:
                 return
             if self.paused or self.securing:
@@ -124,15 +143,45 @@ class Connection(Outgoing):
                 self.may_read = True
                 self.poller.soon(self)
                 return
-            taken += len(data)
             # Without a mask (`soon`) an end may have been told while nothing was read: only EAGAIN says that all is in.
-            if len(data) < READ_SIZE and mask and not mask & _ENDINGS:
+            if len(data) < size and mask and not mask & _ENDINGS:
                 self.may_read = False
                 return
-        self.may_read = True
-        self.poller.soon(self)
+            if now >= ends_at or size == SMALL_PIECE:
+                break
+        self.turn_over()
 
-    def received(self, carrier: Carrier, data: bytes) -> None:
+    # -- fairness ----------------------------------------------------------------------------------------------------
+
+    @property
+    def piece(self) -> int:
+        """How many bytes the session is given at once."""
+        return PIECE if self.lines < MANY_LINES else SMALL_PIECE
+
+    def has_to_queue(self) -> bool:
+        """Whether this peer has said so much that it has to wait for its turn; then it is told again."""
+        if self.lines < MANY_LINES:
+            return False
+        self.queued = not self.queued
+        if self.queued:
+            self.may_read = True
+            self.poller.later(self)
+        return self.queued
+
+    def turn_over(self) -> None:
+        """There is more to read: in the next turn, behind all who want less."""
+        self.may_read = True
+        self.queued = True
+        self.poller.later(self)
+
+    def slow_down(self, commands: int, now: float) -> None:
+        """The client has said so many commands beyond the free ones: it has to pay for them in time."""
+        self.free_at = max(self.free_at, now) + commands * A_COMMAND
+        if self.free_at - now > WORTH_A_PAUSE and not (self.relaying or self.closing or self.securing):
+            self.pause(TOO_FAST)
+            self.deadlines.at(self.free_at, self)
+
+    def received(self, carrier: Carrier, data: bytes, now: float) -> None:
         """Bytes of a direction that the session reads."""
         raise TypeError("a ClientConnection or a ServerConnection")
 
@@ -158,7 +207,7 @@ class Connection(Outgoing):
         """We are done with this side: only its end is waited for.  One that goes on talking is reset."""
         try:
             for _ in range(READS_A_TURN):
-                data = self.sock.recv(READ_SIZE)
+                data = self.sock.recv(DISCARDED_AT_ONCE)
                 if not data:
                     break
                 self.discarded += len(data)
@@ -182,8 +231,12 @@ class ClientConnection(Connection):
 
     __slots__ = ()
 
-    def received(self, carrier: Carrier, data: bytes) -> None:
-        carrier.client_data(data, monotonic())
+    def received(self, carrier: Carrier, data: bytes, now: float) -> None:
+        carrier.client_data(data, now)
+        lines = data.count(b"\n")
+        self.lines += lines
+        if self.lines > FREE_COMMANDS:
+            self.slow_down(min(lines, self.lines - FREE_COMMANDS), now)
 
 
 class ServerConnection(Connection):
@@ -191,5 +244,6 @@ class ServerConnection(Connection):
 
     __slots__ = ()
 
-    def received(self, carrier: Carrier, data: bytes) -> None:
-        carrier.server_data(data, monotonic())
+    def received(self, carrier: Carrier, data: bytes, now: float) -> None:
+        carrier.server_data(data, now)
+        self.lines += data.count(b"\n")

@@ -22,21 +22,25 @@ if TYPE_CHECKING:
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
 RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
-READ_A_TURN: Final = MAX_RECORD  # bytes that the session reads: a flood of short lines costs some 10 ms
+TURN: Final = 0.002  # seconds
+SMALL_PIECE: Final = 512  # of a peer that has said many lines (`connection`)
 
 
 def read(source: Connection, mask: int) -> None:
     """Take what is there and give it to where it belongs; `mask` is the event that told of it, 0 for none."""
     channel = source.channel
     carrier = source.carrier
+    if not source.relaying and source.has_to_queue():
+        return
     assert channel is not None
     assert carrier is not None
     receive = channel.recv
     quiet = mask and not mask & _ENDINGS  # nothing but bytes came, so without bytes there is nothing
-    taken = 0
+    ends_at = monotonic() + TURN
     for _ in range(RECORDS_A_TURN):
+        size = MAX_RECORD if source.relaying else source.piece
         try:
-            data = b"" if not quiet and channel.ended_bare() else receive(MAX_RECORD)
+            data = b"" if not quiet and channel.ended_bare() else receive(size)
         except OSError:
             source.finished(True)
             return
@@ -53,20 +57,18 @@ def read(source: Connection, mask: int) -> None:
         if source.relaying:
             _relay(source, data)
         else:
-            source.received(carrier, data)
-            taken += len(data)
+            source.received(carrier, data, monotonic())
         if source.closed or source.closing:
             return
         if source.paused:
             source.may_read = True
             return
-        if taken >= READ_A_TURN:
+        if size == SMALL_PIECE or monotonic() >= ends_at:
             break
-        if quiet and len(data) < MAX_RECORD and not channel.has_more():
+        if quiet and len(data) < size and not channel.has_more():
             source.may_read = False
             return
-    source.may_read = True
-    source.poller.soon(source)
+    source.turn_over()
 
 
 def _relay(source: Connection, data: bytes) -> None:

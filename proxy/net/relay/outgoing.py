@@ -34,6 +34,7 @@ LOOK_AGAIN: Final = 0.02  # seconds between looks at what a peer that is to be r
 
 PEER_FULL: Final = 1  # reasons for `paused`: the peer's socket does not take what it was given
 SESSION_FULL: Final = 2  # the session holds as much of the client's as it wants to
+TOO_FAST: Final = 4  # more commands came than anybody needs before a mail
 
 
 class Outgoing(ABC):
@@ -41,8 +42,8 @@ class Outgoing(ABC):
 
     __slots__ = (
         "abort_at", "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "discarded", "ended",
-        "fin_sent", "fin_wanted", "holds_back", "may_read", "moved", "paused", "peer", "pending", "pipe", "poller",
-        "relaying", "reset_wanted", "securing", "sock",
+        "fin_sent", "fin_wanted", "free_at", "holds_back", "lines", "may_read", "moved", "paused", "peer", "pending",
+        "pipe", "poller", "queued", "relaying", "reset_wanted", "securing", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, carrier: Carrier, poller: Poller, deadlines: Deadlines) -> None:
@@ -57,6 +58,9 @@ class Outgoing(ABC):
         self.moved = 0  # bytes relayed from here
         self.paused = 0
         self.may_read = False
+        self.lines = 0  # that the session has read from here
+        self.free_at = 0.0  # when the commands beyond FREE_COMMANDS are paid for
+        self.queued = False  # waits for a turn behind all who want less
         self.relaying = False
         self.ended = False  # nothing more will come from here
         self.broken = False  # nothing can be sent here any more

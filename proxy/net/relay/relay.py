@@ -18,13 +18,13 @@ from proxy.net.relay import splice
 if TYPE_CHECKING:
     from proxy.net.relay.connection import Connection
 
-PUMPS_A_TURN: Final = 16
+PUMPS_A_TURN: Final = 8
 WORTH_ANOTHER: Final = 16384  # bytes in one receive, from which on more are likely to be there
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 # One for all sessions: what is in it has left it when `pump` returns.  A peer that takes nothing has it all waiting,
-# on top of the MAX_PENDING up to which this side is read: 256 KiB in all.
-_BUFFER = bytearray(196608)
+# on top of the MAX_PENDING up to which this side is read: 224 KiB, and 252 with what a growing bytearray keeps in hand.
+_BUFFER = bytearray(163840)
 _VIEW = memoryview(_BUFFER)
 
 
@@ -114,5 +114,4 @@ def pump(source: Connection, mask: int) -> None:
         elif source.moved > splice.BEGIN_AFTER and not carrier.looks and splice.begin(source):
             splice.pump(source)
             return
-    source.may_read = True
-    source.poller.soon(source)
+    source.turn_over()

@@ -123,8 +123,7 @@ def pump(source: Connection) -> None:
         if not moved:
             break
     else:
-        source.may_read = True
-        source.poller.soon(source)
+        source.turn_over()
         return
     source.may_read = False
     if pipe.source_ended and not pipe.holds:

@@ -42,7 +42,7 @@ from twisted.logger import Logger
 
 from proxy.net.waiting.turns import SLOW, Tell, Turns
 
-EVENTS_A_TURN = 256
+EVENTS_A_TURN = 64
 LATER_A_TURN = 0.004  # seconds
 REACTORS_WORK = ("_newTimedCalls", "_pendingTimedCalls", "_justStopped")  # without them it is gone back to each time
 
