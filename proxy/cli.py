@@ -135,6 +135,12 @@ def _replay(arguments: argparse.Namespace) -> int:
     return replay.run(arguments.file, sys.stdout, sys.stderr)
 
 
+def _files(arguments: argparse.Namespace) -> int:
+    from proxy.tools.files import command as files
+
+    return files.run(arguments.directory, sys.stdout, sys.stderr)
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from proxy.tools import demo
 
@@ -156,4 +162,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "simulate": _simulate,
     "replay": _replay,
     "demo": _demo,
+    "files": _files,
 }

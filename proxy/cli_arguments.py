@@ -70,6 +70,12 @@ REPLAY = """
 
     Exits with 0, or 2 if the file is no transcript.
 """
+FILES = """
+    Writes what belongs to the program below DIR: units for systemd, the explained settings and examples, monitoring,
+    man pages, completions for bash, zsh and fish. It overwrites nothing.
+
+    Exits with 0, or 1 if it can't.
+"""
 DEMO = """
     Starts a server with a broken EHLO reply and a strict mail client that demands TLS, on this host alone: the client
     fails; with the proxy between them it sends its message over TLS. Takes a few seconds, needs no root and no network.
@@ -82,13 +88,14 @@ T = TypeVar("T")
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; `command` is the command's name.  Raises SystemExit, as argparse does."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.command == "run":
         _settle_run(arguments)
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """All commands with all their options; man pages and completions are made from it, too."""
     parser = argparse.ArgumentParser(
         "ehlo-proxy",
         description=_filled(ABOUT),
@@ -162,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
 
     option = command("replay", "show a recorded session, both sides beside each other", REPLAY).add_argument
     option("file", metavar="FILE", help="the transcript")
+
+    option = command("files", "write units, examples, man pages and completions to a folder", FILES).add_argument
+    option("directory", metavar="DIR", help="the folder; made when it is not there")
 
     command("demo", "see it all in seconds: no root, no network", DEMO)
     return parser

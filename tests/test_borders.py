@@ -35,7 +35,7 @@ MAY_USE = {
     "settings": {"settings"},
     "net": {"net", "smtp", "settings"},
     "daemon": {"daemon", "net", "smtp", "settings"},
-    "tools": {"tools", "net", "smtp", "settings"},
+    "tools": {"tools", "net", "smtp", "settings", "cli_arguments"},
 }
 
 

@@ -44,11 +44,12 @@ ORDER = (
     "proxy.daemon",
     "proxy.daemon.workers",
     "proxy.daemon.service",
+    "proxy.cli_arguments",
     "proxy.tools.dialogue",
     "proxy.tools.simulate",
     "proxy.tools.probe",
+    "proxy.tools.files",
     "proxy.tools",
-    "proxy.cli_arguments",
     "proxy.cli",
     "proxy.__main__",
 )
