@@ -118,7 +118,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
     options = simulate.SimulateOptions(
         listen=arguments.listen,
         finding=arguments.finding or DEFAULT,
+        fault=arguments.fault or "",
         reply=arguments.reply or "",
+        transcript=arguments.transcript or "",
         tls=not arguments.no_tls,
         save=arguments.save or "",
         as_json=arguments.json,

@@ -62,6 +62,9 @@ SIMULATE = """
     A destination server for a lab, broken as you like, with a certificate of its own. It takes mail from anyone for
     anyone, shows it and delivers it nowhere. Its first line is `listening ADDR:PORT`.
 
+    Two things OpenSSL of today can't do as old servers do: with dh-1024 a client that names FFDHE groups gets an alert
+    in place of the 1024 bits, and sha1 is about the handshake's signature, since no certificate is signed so any more.
+
     Exits with 0 after SIGTERM or SIGINT, 1 if it can't start (port taken).
 """
 REPLAY = """
@@ -159,7 +162,13 @@ def parser() -> argparse.ArgumentParser:
     broken.add_argument(
         "--finding", metavar="ID", help="how it is broken (default: greeting-not-first; none: a good one)"
     )
+    broken.add_argument(
+        "--fault",
+        metavar="ID",
+        help="what is wrong beside the reply, such as hello-too-large (`ehlo-proxy explain` lists them)",
+    )
     broken.add_argument("--reply", metavar="FILE", help="a file whose bytes are its EHLO reply")
+    broken.add_argument("--transcript", metavar="FILE", help="a session that [route.record] wrote: that server again")
     option("--broken-inside-tls", action="store_true", help="as broken inside TLS as in clear")
     option("--no-tls", action="store_true", help="it has no STARTTLS")
     option("--name", metavar="NAME", default="mail.domain1.com", help="its host name (default: %(default)s)")

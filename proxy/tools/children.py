@@ -1,4 +1,5 @@
-"""Child processes of `demo`: this same program with another command, started, listened to, and always ended.
+"""Child processes of `demo` and of other programs' tests: this same program with another command, started, listened
+to, and always ended.
 
 A child is found by what it says, within a time; it gets SIGTERM, and SIGKILL if that does not help.  Children stay in
 the process group of their parent, so that a Ctrl-C reaches all.
@@ -65,7 +66,7 @@ class Child:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ChildFailed(f"`{self.name}` did not come up within {seconds:g} s; it says: {self.said.strip()}")
-            if not self._read(left):
+            if not self.hear(left):
                 raise ChildFailed(f"`{self.name}` ended; it says: {self.said.strip()}")
 
     def end(self) -> int:
@@ -73,7 +74,7 @@ class Child:
         if self._process.poll() is None:
             self._process.terminate()
             deadline = time.monotonic() + END_TIMEOUT
-            while time.monotonic() < deadline and self._read(deadline - time.monotonic()):
+            while time.monotonic() < deadline and self.hear(deadline - time.monotonic()):
                 pass
             try:
                 self._process.wait(max(0.1, deadline - time.monotonic()))
@@ -84,8 +85,8 @@ class Child:
             self._process.stdout.close()
         return code
 
-    def _read(self, seconds: float) -> bool:
-        """What comes within `seconds`; False at the end of its output."""
+    def hear(self, seconds: float) -> bool:
+        """Take in what comes within `seconds`; False at the end of its output."""
         assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
         poll = select.poll()

@@ -4,7 +4,8 @@ Prints `listening ADDR:PORT`, then each mail that it accepts; with `as_json` eac
 until SIGTERM or SIGINT.  What it says is in `proxy.tools.simulate.replies`, how it speaks in
 `proxy.tools.simulate.server`; this module only puts them together and shows what comes.
 
-Exit: 0 after a signal; 1 when it can't start (port taken); 2 for an unknown finding or a file that can't be read.
+Exit: 0 after a signal; 1 when it can't start (port taken); 2 for an unknown finding or fault, or a file that can't be
+read or is no transcript.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from twisted.internet.error import CannotListenError
 
-from proxy.net.tls.self_signed import make_self_signed
 from proxy.settings.values import Endpoint
 from proxy.tools.dialogue import printable
+from proxy.tools.replay import MAX_TRANSCRIPT, NotATranscript
+from proxy.tools.simulate.faults import FAULTS, NO_FAULT, Fault
 from proxy.tools.simulate.incoming import Mail
 from proxy.tools.simulate.replies import BROKEN, DEFAULT, GOOD_REPLIES, NAME, SimulatedReplies, adapted, from_bytes
 from proxy.tools.simulate.server import ServerSideTls, SimulatedServer
+from proxy.tools.simulate.transcript import fault_of
+from proxy.tools.simulate.weak import certificate_for
 
 NO_FINDING = "none"  # --finding none: a server without fault
 MAX_REPLY_FILE = 1024 * 1024  # bytes
@@ -36,7 +41,9 @@ class SimulateOptions:
 
     listen: Endpoint = DEFAULT_LISTEN
     finding: str = DEFAULT
+    fault: str = ""  # one of `FAULTS`, in place of `finding`
     reply: str = ""  # a file of raw bytes, in place of `finding`
+    transcript: str = ""  # a file of `[route.record]`, in place of `finding`
     tls: bool = True
     save: str = ""
     as_json: bool = False
@@ -62,15 +69,34 @@ def replies_for(options: SimulateOptions) -> SimulatedReplies:
     elif options.finding in BROKEN:
         replies = BROKEN[options.finding]
     else:
-        near = difflib.get_close_matches(options.finding, BROKEN, 1)
-        raise Mistake(
-            f"no finding is called {options.finding!r}"
-            + (f"; did you mean {near[0]}?" if near else "; `ehlo-proxy explain` lists them")
-        )
+        raise _unknown("finding", options.finding, BROKEN)
     changed = adapted(replies, options.name.encode("latin-1", "replace"), options.tls, options.broken_inside_tls)
     if options.reply:  # those bytes are the person's own
         return SimulatedReplies(changed.banner, replies.ehlo, changed.inside_tls)
     return changed
+
+
+def fault_for(options: SimulateOptions) -> Fault:
+    """What the server does wrong, with all that it says.  Raises `Mistake`."""
+    if options.transcript:
+        try:
+            with open(options.transcript, "rb") as file:
+                return fault_of(file.read(MAX_TRANSCRIPT + 1))
+        except (OSError, NotATranscript, ValueError) as error:
+            raise Mistake(f"--transcript: {error}") from error
+    if not options.fault:
+        return replace(NO_FAULT, replies=replies_for(options))
+    if options.fault not in FAULTS:
+        raise _unknown("fault", options.fault, FAULTS)
+    fault = FAULTS[options.fault]
+    name = options.name.encode("latin-1", "replace")
+    return replace(fault, replies=adapted(fault.replies, name, options.tls, options.broken_inside_tls))
+
+
+def _unknown(kind: str, id_: str, known: Iterable[str]) -> Mistake:
+    near = difflib.get_close_matches(id_, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else "; `ehlo-proxy explain` lists them"
+    return Mistake(f"no {kind} is called {id_!r}{hint}")
 
 
 class Shown:
@@ -134,14 +160,14 @@ class Shown:
 def run(options: SimulateOptions, reactor: Any, out: TextIO, err: TextIO) -> int:
     """Serve until a signal.  `reactor` is Twisted's, not yet running."""
     try:
-        replies = replies_for(options)
+        fault = fault_for(options)
         if options.save:
             os.makedirs(options.save, exist_ok=True)
         tls = None
         if options.tls:
             names = list(dict.fromkeys((options.name, "localhost", options.listen.host)))
-            certificate, key = make_self_signed(names)
-            tls = ServerSideTls(certificate, key)
+            certificate, key = certificate_for(fault.weakness, names)
+            tls = ServerSideTls(certificate, key, fault.weakness)
             if options.save_certificate:
                 with open(options.save_certificate, "wb") as file:
                     file.write(certificate)
@@ -149,7 +175,7 @@ def run(options: SimulateOptions, reactor: Any, out: TextIO, err: TextIO) -> int
         print(f"ehlo-proxy simulate: {error}", file=err)
         return 2
     show = Shown(options, out, err)
-    server = SimulatedServer(reactor, replies, tls, on_mail=show.mail)
+    server = SimulatedServer(reactor, fault.replies, tls, on_mail=show.mail, fault=fault)
     try:
         port = reactor.listenTCP(options.listen.port, server, interface=options.listen.host, backlog=BACKLOG)
     except CannotListenError as error:

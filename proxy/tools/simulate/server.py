@@ -2,8 +2,8 @@
 
 `SimulatedServer` is a Twisted factory; give it to `reactor.listenTCP` and see in `on_mail` and `on_command` what came.
 What it understands and how, and its limits, is told in `proxy.tools.simulate.session`; what it says wrongly, in
-`proxy.tools.simulate.replies`.  An offer of other ALPN protocols than `smtp` is ignored, as mail servers do.
-It is no server for strangers.
+`proxy.tools.simulate.replies` and `proxy.tools.simulate.faults`.  An offer of other ALPN protocols than `smtp` is
+ignored, as mail servers do.  It is no server for strangers.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from proxy.net.tls.contexts import parse_credential
+from proxy.tools.simulate.faults import NO_FAULT, Fault
 from proxy.tools.simulate.incoming import Mail
 from proxy.tools.simulate.replies import GOOD_REPLIES, SimulatedReplies
 from proxy.tools.simulate.session import SimulatedSession
+from proxy.tools.simulate.weak import weaken
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerSideTls:
-    """One certificate for every client; TLS 1.2 and newer, no client certificates."""
+    """One certificate for every client; TLS 1.2 and newer but for a `weakness`, no client certificates."""
 
-    def __init__(self, certificate: bytes, key: bytes) -> None:
+    def __init__(self, certificate: bytes, key: bytes, weakness: str = "") -> None:
         """`certificate` and `key` are PEM.  Raises `TlsProblem` when they can't be used."""
         self.context = SSL.Context(SSL.TLS_METHOD)
         self.context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        weaken(self.context, weakness)
         parse_credential(certificate, key).use_in(self.context)
         self.context.set_alpn_select_callback(
             lambda connection, offered: b"smtp" if b"smtp" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
@@ -43,7 +46,8 @@ class SimulatedServer(Factory):
 
     `tls` None: STARTTLS is refused.  `answers` puts raw replies in place of the usual ones, by verb in capitals.
     `behind_starttls` is sent in one segment with the 220 to STARTTLS: response injection.  `implicit_tls`: TLS from the
-    first byte.  `on_command` gets every command line with its end, `on_mail` every accepted message.
+    first byte.  `fault` is what it does wrong beside `replies`.  `on_command` gets every command line with its end,
+    `on_mail` every accepted message.
     """
 
     noisy = False
@@ -59,19 +63,24 @@ class SimulatedServer(Factory):
         answers: Mapping[bytes, bytes] | None = None,
         behind_starttls: bytes = b"",
         implicit_tls: bool = False,
+        fault: Fault = NO_FAULT,
     ) -> None:
         self.clock = clock
         self.replies = replies
         self.tls = tls
         self.on_mail = on_mail or (lambda mail: None)
         self.on_command = on_command or (lambda line: None)
-        self.answers = dict(answers or {})
+        self.answers = {**fault.answers, **(answers or {})}
+        self.fault = fault
         self.behind_starttls = behind_starttls
         self.implicit_tls = implicit_tls
         self.sessions: set[SimulatedSession] = set()
+        self._connections = 0
 
     def buildProtocol(self, addr: IAddress | None) -> SimulatedSession:
-        return SimulatedSession(self, f"{getattr(addr, 'host', '')}:{getattr(addr, 'port', '')}")
+        self._connections += 1
+        hides_tls = self.fault.every_other and self._connections % 2 == 0
+        return SimulatedSession(self, f"{getattr(addr, 'host', '')}:{getattr(addr, 'port', '')}", hides_tls)
 
     def close_all(self) -> None:
         """Every open session is cut with a reset."""

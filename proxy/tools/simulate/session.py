@@ -3,7 +3,9 @@
 It knows EHLO, LHLO, HELO, MAIL, RCPT, DATA, BDAT, RSET, NOOP, VRFY, HELP, AUTH PLAIN and LOGIN (anyone, any password),
 XCLIENT and XFORWARD (believed, and forgotten), STARTTLS and QUIT (RFC 5321, 3030, 3207, 4954).  A message is kept as
 the exact bytes that were sent, with only the dots of DATA undone; nothing is added in front.  Plaintext behind
-STARTTLS is forgotten (RFC 3207 4.2, CVE-2011-0411).  What a client says while a reply is on its way waits.
+STARTTLS is forgotten (RFC 3207 4.2, CVE-2011-0411).  What a client says while a reply is on its way waits.  What it
+does wrong, where it is told to, is a `proxy.tools.simulate.faults.Fault`; with a largest ClientHello the hello is read
+in clear first, and OpenSSL sees it only when it is to be answered.
 
 Limits: a line of 8 KiB, 10 minutes without a byte, and those of `proxy.tools.simulate.incoming`.
 """
@@ -12,16 +14,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from typing import Protocol as Shape
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from proxy.tools.simulate.faults import Fault, hello_size, is_full_name
 from proxy.tools.simulate.incoming import ChunkedMessage, DottedMessage, Mail, TooBig
-from proxy.tools.simulate.replies import Piece
-
-if TYPE_CHECKING:
-    from proxy.tools.simulate.server import SimulatedServer
+from proxy.tools.simulate.replies import Piece, SimulatedReplies, without_starttls
 
 MAX_LINE = 8 * 1024
 IDLE_TIMEOUT = 600.0
@@ -30,10 +32,25 @@ CLOSE_TIMEOUT = 5.0  # a client that does not answer our close is cut
 _PATH = re.compile(rb"(?:FROM|TO):\s*<([^>]*)>", re.IGNORECASE)
 
 
-class SimulatedSession(Protocol):
-    """One client's connection."""
+class Serving(Shape):
+    """What a session asks of its server."""
 
-    def __init__(self, server: SimulatedServer, client: str) -> None:
+    clock: IReactorTime
+    replies: SimulatedReplies
+    tls: Any  # a ServerSideTls, or None: STARTTLS is refused
+    fault: Fault
+    answers: dict[bytes, bytes]
+    behind_starttls: bytes
+    implicit_tls: bool
+    on_mail: Callable[[Mail], None]
+    on_command: Callable[[bytes], None]
+    sessions: set[SimulatedSession]
+
+
+class SimulatedSession(Protocol):
+    """One client's connection.  `hides_tls`: this one is not offered STARTTLS."""
+
+    def __init__(self, server: Serving, client: str, hides_tls: bool = False) -> None:
         self._server = server
         self._client = client
         self._held = bytearray()
@@ -42,6 +59,10 @@ class SimulatedSession(Protocol):
         self._closing = False
         self._timer: Any = None  # of silence
         self._pause: Any = None  # between two pieces of a reply
+        self._hides_tls = hides_tls
+        self._hello_awaited = False  # its size is to be known before TLS begins
+        self._ehlo_said = False
+        self._said: dict[bytes, int] = {}  # how often a verb of the script was said
         self._forget()
 
     def _forget(self) -> None:
@@ -106,6 +127,23 @@ class SimulatedSession(Protocol):
         self._wire.startTLS(self._server.tls)
         self._inside_tls = True
 
+    def _read_hello(self) -> bool:
+        """The ClientHello in clear: TLS begins with it, or it is too large and the client waits for ever."""
+        size = hello_size(self._held)
+        if size is None:
+            return False
+        if size > self._server.fault.largest_hello:
+            self._held.clear()
+            return False
+        if len(self._held) < size:
+            return False
+        hello = bytes(self._held)
+        self._held.clear()
+        self._hello_awaited = False
+        self._start_tls()
+        self._wire.protocol.dataReceived(hello)
+        return False
+
     def _say(self, pieces: tuple[Piece, ...]) -> None:
         """Send these pieces in order, each in a segment of its own."""
         for number, piece in enumerate(pieces):
@@ -138,7 +176,9 @@ class SimulatedSession(Protocol):
     def _read(self) -> None:
         """Take from what is held as much as is whole."""
         while self._held and not self._silenced and not self._closing:
-            if self._in_chunk:
+            if self._hello_awaited:
+                taken = self._read_hello()
+            elif self._in_chunk:
                 taken = self._read_chunk()
             elif self._message is not None:
                 taken = self._read_message(self._message)
@@ -199,22 +239,48 @@ class SimulatedSession(Protocol):
         if verb in self._server.answers:
             self._wire.write(self._server.answers[verb])
             return
+        if self._scripted(verb, argument):
+            return
         action = _COMMANDS.get(verb)
         if action is None:
             self._reply(_CONSTANT.get(verb, b"500 5.5.1 Command not known"))
         else:
             action(self, argument.strip())
 
-    def _ehlo(self, argument: bytes) -> None:
+    def _scripted(self, verb: bytes, argument: bytes) -> bool:
+        """Say what the script has for this verb, if it has anything."""
+        key = b"TLS " + verb if self._inside_tls else verb
+        turns = self._server.fault.script.get(key)
+        if not turns:
+            return False
+        number = self._said.get(key, 0)
+        self._said[key] = number + 1
+        if verb in (b"EHLO", b"LHLO", b"HELO"):
+            self._named(argument)
+        self._say(turns[min(number, len(turns) - 1)])
+        return True
+
+    def _named(self, argument: bytes) -> bool:
+        """The client has said its name; False when it got its refusal."""
+        if self._server.fault.full_names and not is_full_name(argument):
+            self._reply(b"501 5.5.2 A domain with a dot or an address literal is wanted")
+            return False
         self._reset_mail()
         self._helo = argument.decode("latin-1")
-        replies = self._server.replies
-        self._say(replies.inside_tls if self._inside_tls else replies.ehlo)
+        return True
+
+    def _ehlo(self, argument: bytes) -> None:
+        if self._ehlo_said and self._server.fault.one_ehlo:
+            self._reply(b"503 5.5.1 EHLO was said already")
+        elif self._named(argument):
+            self._ehlo_said = True
+            replies = self._server.replies
+            clear = without_starttls(replies.ehlo) if self._hides_tls else replies.ehlo
+            self._say(replies.inside_tls if self._inside_tls else clear)
 
     def _hello(self, argument: bytes) -> None:
-        self._reset_mail()
-        self._helo = argument.decode("latin-1")
-        self._reply(b"250 OK")
+        if self._named(argument):
+            self._reply(b"250 OK")
 
     def _mail(self, argument: bytes) -> None:
         path = _PATH.match(argument)
@@ -290,15 +356,20 @@ class SimulatedSession(Protocol):
         self._say(self._server.replies.banner)
 
     def _starttls(self, argument: bytes) -> None:
-        if self._server.tls is None:
+        fault = self._server.fault
+        if self._server.tls is None or self._hides_tls:
             self._reply(b"502 5.5.1 No TLS here")
         elif self._inside_tls:
             self._reply(b"503 5.5.1 TLS is on already")
+        elif fault.closes:
+            self._close(fault.ready.removesuffix(b"\r\n"))
         else:
             self._held.clear()
             self._forget()
-            self._wire.write(b"220 2.0.0 Ready to start TLS\r\n" + self._server.behind_starttls)
-            self._start_tls()
+            self._wire.write(fault.ready + self._server.behind_starttls)
+            self._hello_awaited = fault.largest_hello > 0
+            if not self._hello_awaited:
+                self._start_tls()
 
     def _quit(self, argument: bytes) -> None:
         self._close(b"221 2.0.0 Goodbye")
