@@ -4,12 +4,13 @@ Starts `simulate` (a server whose EHLO reply is broken) and `run` (the proxy) as
 letter twice with `StrictClient`: past the proxy, where it must fail, and through it, where it must arrive over TLS,
 byte for byte, with the server's own certificate seen by the client.  Shows both conversations beside each other.
 
-Exit: 0 if the client failed before and succeeded after; 1 otherwise, with the reason.  The children are ended in any
-case.
+Exit: 0 if the client failed before and succeeded after; 1 otherwise, with the reason; 3 if this host can't connect to
+itself.  The children are ended in any case.
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -22,8 +23,8 @@ from proxy.tools.dialogue import Dialogue, Spoken, Style, columns, printable, st
 from proxy.tools.replay import NotATranscript, claim, read_transcript
 from proxy.tools.strict_client import Attempt, StrictClient
 
-WIDTH = 100  # columns, whatever the terminal: what is pasted somewhere must fit there too
-HALF = 48
+WIDTH = 80  # columns, whatever the terminal: what is pasted somewhere must fit there too
+HALF = 38
 GUTTER = " | "
 START_TIMEOUT = 15.0  # seconds, for a child on a busy machine; half a second is usual
 SERVER_NAME = "mail.domain1.com"
@@ -41,7 +42,8 @@ LETTER = (
 STORY = """
     A mail server hands a letter for bob@domain1.com to the server mail.domain1.com. Its rule: encrypted, or not at
     all. It asks "EHLO: what can you do?". The first line of the answer has to be the server's name, so every sender
-    skips it. This server puts STARTTLS ("I can encrypt") there, and its name second.
+    skips it. This server puts STARTTLS ("I can encrypt") there, and its name second. C is the sender's side, the
+    client; S the server's.
 """
 
 
@@ -86,6 +88,10 @@ class Outcome:
 
 def run(out: TextIO, err: TextIO) -> int:
     """Do it all, show it, and judge it."""
+    problem = without_loopback()
+    if problem:
+        print(f"ehlo-proxy demo: {problem}", file=err)
+        return 3
     style = style_for(out)
     print(style("bold", "ehlo-proxy demo: one letter, sent twice"), end="\n\n", file=out)
     print(*wrapped(" ".join(STORY.split()), WIDTH, ""), sep="\n", file=out, flush=True)
@@ -101,6 +107,19 @@ def run(out: TextIO, err: TextIO) -> int:
     if not outcome.well:
         print("ehlo-proxy demo: not as it should be", file=err)
     return 0 if outcome.well else 1
+
+
+def without_loopback() -> str:
+    """Why nothing can be shown: this host does not reach itself.  Empty when it does."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            socket.create_connection(listening.getsockname(), 5).close()
+    except OSError as error:
+        return (
+            f"this host can't connect to itself on 127.0.0.1 ({error.strerror or error}): is the loopback interface "
+            "up? `ip link set lo up`"
+        )
+    return ""
 
 
 def play(directory: Path) -> tuple[Outcome, str]:
@@ -188,7 +207,7 @@ def _column(said: Sequence[Spoken]) -> list[str]:
     since_ehlo = 0  # lines of the reply to EHLO so far; 0 outside of one
     for number, spoken in enumerate(said):
         text = printable(spoken.line or f"({spoken.note})")
-        who = {"client": "client: ", "server": "server: ", "proxy": ""}[spoken.side]
+        who = {"client": "C: ", "server": "S: ", "proxy": ""}[spoken.side]
         if who and number and said[number - 1].side == spoken.side:
             who = " " * len(who)
         if spoken.side != "server":
@@ -199,7 +218,7 @@ def _column(said: Sequence[Spoken]) -> list[str]:
             if since_ehlo == 1:
                 remark = "<- taken for the name" if starttls else "<- the name"
             elif starttls:
-                remark = "<- seen: it can encrypt"
+                remark = "<- seen: can encrypt"
             since_ehlo += 1
         first, *rest = wrapped(text, HALF - len(who), "  ")
         if remark and len(who) + len(first) + 1 + len(remark) <= HALF:

@@ -4,8 +4,8 @@ Prints `listening ADDR:PORT`, then each mail that it accepts; with `as_json` eac
 until SIGTERM or SIGINT.  What it says is in `proxy.tools.simulate.replies`, how it speaks in
 `proxy.tools.simulate.server`; this module only puts them together and shows what comes.
 
-Exit: 0 after a signal; 1 when it can't start (port taken); 2 for an unknown finding or fault, or a file that can't be
-read or is no transcript.
+Exit: 0 after a signal; 1 when it can't start (port taken) or can't tell what it has to; 2 for an unknown finding or
+fault, or a file that can't be read or is no transcript.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
@@ -100,19 +100,26 @@ def _unknown(kind: str, id_: str, known: Iterable[str]) -> Mistake:
 
 
 class Shown:
-    """Tells of each mail on `out`, and saves it when asked to."""
+    """Tells of each mail on `out`, and saves it when asked to.
 
-    def __init__(self, options: SimulateOptions, out: TextIO, err: TextIO) -> None:
+    Where nothing can be told any more `problem` says why, and `stop` is called.
+    """
+
+    def __init__(
+        self, options: SimulateOptions, out: TextIO, err: TextIO, stop: Callable[[], None] = lambda: None
+    ) -> None:
         self._options = options
         self._out = out
         self._err = err
+        self._stop = stop
         self._number = 0
+        self.problem: OSError | None = None
 
     def listening(self, at: Endpoint) -> None:
         if self._options.as_json:
             self._tell({"event": "listening", "listen": str(at), "port": at.port})
         else:
-            print(f"listening {at}", file=self._out, flush=True)
+            self._print(f"listening {at}")
 
     def mail(self, mail: Mail) -> None:
         path = ""
@@ -139,10 +146,19 @@ class Shown:
         how = mail.tls or "in clear"
         saved = f", saved as {path}" if path else ""
         line = f"mail from <{mail.sender}> to {to}, {len(mail.data)} bytes, {how}{saved}"
-        print(printable(line), file=self._out, flush=True)
+        self._print(printable(line))
 
     def _tell(self, told: dict[str, object]) -> None:
-        print(json.dumps(told), file=self._out, flush=True)
+        self._print(json.dumps(told))
+
+    def _print(self, line: str) -> None:
+        if self.problem is not None:
+            return
+        try:
+            print(line, file=self._out, flush=True)
+        except OSError as error:
+            self.problem = error
+            self._stop()
 
     def _save(self, data: bytes) -> str:
         """The path of a new file with exactly these bytes; earlier ones stay."""
@@ -174,7 +190,7 @@ def run(options: SimulateOptions, reactor: Any, out: TextIO, err: TextIO) -> int
     except (Mistake, ValueError, OSError) as error:
         print(f"ehlo-proxy simulate: {error}", file=err)
         return 2
-    show = Shown(options, out, err)
+    show = Shown(options, out, err, lambda: reactor.stop())
     server = SimulatedServer(reactor, fault.replies, tls, on_mail=show.mail, fault=fault)
     try:
         port = reactor.listenTCP(options.listen.port, server, interface=options.listen.host, backlog=BACKLOG)
@@ -183,4 +199,6 @@ def run(options: SimulateOptions, reactor: Any, out: TextIO, err: TextIO) -> int
         return 1
     reactor.callWhenRunning(show.listening, Endpoint(options.listen.host, port.getHost().port))
     reactor.run()
+    if show.problem is not None:
+        raise show.problem
     return 0

@@ -270,3 +270,14 @@ def test_a_port_that_is_taken_is_told_with_exit_code_1() -> None:
     assert done.returncode == 1
     assert str(port) in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_an_output_that_takes_nothing_is_the_end_with_exit_code_1(json_option: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "proxy", "simulate", "--listen", "127.0.0.1:0", "--no-tls", *json_option],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
