@@ -2,33 +2,32 @@
 
 `Reports` is the daemon's `proxy.net.observer.Observer`, one a process.  It decides what is said and how loudly:
 
-* at level info a session is one or two lines, `ehlo-findings` when there are any and `session-end`; an injection and
-  a destination that has stopped answering are warnings, everything else is debug;
-* the lines of an EHLO reply, before and after its repair, come the first time for a destination and when they
-  change; else the ids of the findings alone.  The text behind the greeting's domain does not count as a change, since
-  servers put the client's name there;
-* a destination that is down is told when it goes down and once a minute, with the number of failures since;
-* refusals are told one by one up to twenty a minute from one address, then counted (`proxy.daemon.log.refusals`).
+* at level info a session is one line, `session-end`; a failed one is a warning (`proxy.daemon.log.sessions`);
+* `ehlo-findings` with the reply before and after is told the first time for a destination and when the findings change,
+  and not more often than once a session and phase, whatever the peers do;
+* a destination that fails is told when it goes down and when the cause changes, and when it answers again;
+* warnings and findings are told one by one up to twenty a minute of a route and kind, then counted
+  (`proxy.daemon.log.rates`): one line a minute, at the same level, whose event is the kind: `refused route=… count=80`;
+  what is held back is told at level debug.
 
-`session_ended` is on the path of every mail: when all its values are plain words, as they nearly always are, the line
-is put together in one f-string; the general way in `EventLog.emit` gives the same line and is tested against it.
-
-No method raises or blocks, whatever a peer has sent.
+With several workers each tells what it sees first.  No method raises or blocks, whatever a peer has sent.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from proxy.daemon.admin.destinations import Destinations, unique
+from proxy.daemon.admin.declarations import WELL
+from proxy.daemon.admin.destinations import Destinations
 from proxy.daemon.admin.metrics import Metrics, Snapshot
 from proxy.daemon.admin.status import LastHour
 from proxy.daemon.log.logs import EventLog, utc
-from proxy.daemon.log.refusals import Refusals
+from proxy.daemon.log.rates import Rates
+from proxy.daemon.log.sessions import destination as _destination
+from proxy.daemon.log.sessions import end_fields, level_of_end, session_fields
 
 if TYPE_CHECKING:
     from proxy.net.observer import Story
@@ -39,101 +38,132 @@ EXPIRES_SOON = 14 * 24 * 3600.0
 _A_DAY = 24 * 3600.0
 _MAX_WARNED = 1024
 _MAX_NOTICE = 600  # bytes of one text of ours in `noticed`; a peer's text is given as bytes and cut at 200
-
-_all_plain = re.compile(r"[A-Za-z0-9_.:/@+\[\] -]+").fullmatch
-
-
-class Told(NamedTuple):
-    """What is told of the findings of one reply: each id once, with whether it was repaired anywhere."""
-
-    found: tuple[tuple[str, bool], ...]
-    ids: tuple[str, ...]
-    repaired: tuple[str, ...]
-    text: str  # of the line for a reply that is known already
+_RANK = {"accepted": 1, "refused": 2, "failed": 3, "injection": 4}  # the worst of a session is its result
 
 
 @lru_cache(maxsize=32)
-def told_of(findings: tuple[Finding, ...]) -> Told:
-    """The findings of one reply, in its order, as they are told; a destination has mostly one reply, so it is kept.
+def found_in(findings: tuple[Finding, ...]) -> tuple[tuple[str, bool], ...]:
+    """Each id once, in the reply's order, with whether it was repaired anywhere.
 
-    Few are: a finding quotes the peer, who may send other replies each time.
+    A destination has mostly one reply, so it is kept, but few are: a finding quotes the peer.
     """
     found: dict[str, bool] = {}
     for finding in findings:
         found[finding.id] = found.get(finding.id, False) or finding.repaired
-    ids = tuple(found)
-    repaired = tuple([finding_id for finding_id, is_repaired in found.items() if is_repaired])
-    text = f"findings={','.join(ids)} repaired={','.join(repaired) or _NOTHING}"
-    return Told(tuple(found.items()), ids, repaired, text)
+    return tuple(found.items())
+
+
+class _Open:
+    """What is kept of a session that runs, for its counters and so that it says nothing twice."""
+
+    __slots__ = ("from_client", "from_server", "offered", "starttls", "told")
+
+    def __init__(self) -> None:
+        self.from_client = 0  # bytes that were counted already
+        self.from_server = 0
+        self.offered = False  # STARTTLS
+        self.starttls = ""  # what became of it
+        self.told: tuple[str, ...] = ()  # the phases whose findings were told
+
+    def answered(self, result: str) -> None:
+        """STARTTLS was answered, or failed behind its answer."""
+        if _RANK.get(result, 0) >= _RANK.get(self.starttls, 0):
+            self.starttls = result
+
+    def replied(self, offers_starttls: bool) -> None:
+        """An EHLO reply has come."""
+        self.offered = self.offered or offers_starttls
+
+    def may_tell(self, phase: str) -> bool:
+        """Whether the findings of this phase were not told yet; from now on they were."""
+        if phase in self.told:
+            return False
+        self.told = (*self.told, phase)
+        return True
+
+    def flowed(self, from_client: int, from_server: int) -> tuple[int, int]:
+        """The session has had so many bytes: how many more that is than was known."""
+        more = (from_client - self.from_client, from_server - self.from_server)
+        self.from_client = from_client
+        self.from_server = from_server
+        return more
+
+    @property
+    def result(self) -> str:
+        """Of `ehlo_proxy_starttls_total`, one a session."""
+        return self.starttls or ("not_used" if self.offered else "not_offered")
 
 
 class Reports:
     """An Observer that logs to `log` and counts in `metrics`; `now` is the time of day in Unix seconds."""
 
-    def __init__(
-        self,
-        log: EventLog,
-        metrics: Metrics | None = None,
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, log: EventLog, metrics: Metrics | None = None, *, now: Callable[[], float] = time.time) -> None:
         self.log = log
         self.metrics = metrics or Metrics()
         self.hour = LastHour()
         self.destinations = Destinations()
-        self.sessions_open = 0
+        self._open: dict[Story, _Open] = {}
         self._now = now
-        started = now()
-        self._refusals = Refusals(started)
+        self._rates = Rates(now())
         self._warned: dict[tuple[str, str, str], float] = {}
+
+    @property
+    def sessions_open(self) -> int:
+        """How many sessions run."""
+        return len(self._open)
 
     # What the edge calls.
 
     def session_started(self, story: Story) -> None:
-        self.sessions_open += 1
-        self.metrics.route(story.route).open += 1
+        self._open[story] = _Open()
+        self.metrics.route(story.route).began()
         if self.log.debug_on:
-            self._emit(story, "debug", "session-start", {"port": story.client_port})
+            self._emit(story, "debug", "session-start", {})
 
     def destination_connected(self, story: Story, seconds: float) -> None:
         self.metrics.route(story.route).connect.observe(seconds)
-        now = self._now()
-        self.destinations.state(story.route, story.destination_name, story.destination).connected(now)
+        state = self.destinations.state(story.route, story.destination_name, story.destination)
+        recovered = state.connected(self._now())
+        if recovered is not None:
+            down, failures = recovered
+            self._emit(story, "info", "destination-recovered", {"seconds": down, "failures": failures})
         if self.log.debug_on:
             self._emit(story, "debug", "destination-connected", {"seconds": seconds})
 
     def destination_failed(self, route: str, destination: str, name: str, reason: str, story: Story | None) -> None:
         # A name that has no address is told as its own address.
         address = "" if name and destination.rpartition(":")[0] == name else destination
-        failures = self.destinations.state(route, name, address).failed(self._now())
-        level = "warning" if failures else "debug"
-        fields: dict[str, object] = self.session_fields(story) if story is not None else {"route": route}
+        failures = self.destinations.state(route, name, address).failed(reason, self._now())
+        fields: dict[str, object] = session_fields(story) if story is not None else {"route": route}
         fields["destination"] = _destination(name, destination)
         fields["reason"] = reason
         fields["failures"] = failures if failures > 1 else None
-        self.log.emit(level, "destination-failed", fields)
+        if not failures:
+            self.log.emit("debug", "destination-failed", fields)
+        elif self._rates.tell(route, "destination-failed", "warning"):
+            self.log.emit("warning", "destination-failed", fields)
 
     def ehlo_replied(self, story: Story, result: RepairResult, seconds: float, phase: str) -> None:
         counts = self.metrics.route(story.route)
         counts.ehlo.observe(seconds)
+        session = self._of(story)
+        session.replied(b"STARTTLS" in result.keywords)
+        found = found_in(result.findings) if result.findings else ()
+        for one in found:
+            counts.found(one)
         state = self.destinations.state(story.route, story.destination_name, story.destination)
-        changed = state.ehlo(result, self._now(), phase)
-        if not result.findings:
-            return
-        told = told_of(result.findings)
-        for found in told.found:
-            counts.found(found)
-        if self.log.info_on:
-            if not changed and self._tell_known(story, told, phase):
-                return
-            fields: dict[str, object] = {"findings": told.ids, "repaired": told.repaired, "phase": phase}
-            if changed:
-                fields["before"] = list(result.before)
-                fields["after"] = list(result.after)
-            self._emit(story, "info", "ehlo-findings", fields)
+        if state.ehlo(result, found, self._now(), phase) and session.may_tell(phase):
+            fields: dict[str, object] = {
+                "findings": [finding for finding, _repaired in found],
+                "repaired": [finding for finding, repaired in found if repaired],
+                "phase": phase,
+                "before": list(result.before),
+                "after": list(result.after),
+            }
+            self._rated(story, "info", "ehlo-findings", fields)
 
     def starttls_answered(self, story: Story, result: str) -> None:
-        self.metrics.route(story.route).starttls_answered(result)
+        self._of(story).answered(result)
         if self.log.debug_on:
             self._emit(story, "debug", "starttls", {"result": result})
 
@@ -145,56 +175,62 @@ class Reports:
                 self.certificate_seen(story.route, "client", "", not_after)
             else:
                 state = self.destinations.state(story.route, story.destination_name, story.destination)
-                state.certificate_not_after = not_after
+                state.certificate(not_after)
                 subject = _destination(story.destination_name, story.destination)
                 self.certificate_seen(story.route, "server", subject, not_after)
         if self.log.debug_on:
             fields = {"side": side, "version": version, "sni": sni, "cipher": cipher, "verified": verified}
-            self._emit(story, "debug", "tls", {**fields, "not_after": _utc_or_none(not_after)})
+            self._emit(story, "debug", "tls", {**fields, "not_after": utc(not_after) if not_after > 0 else None})
 
     def injected(self, story: Story, event: str, detail: str) -> None:
-        self._emit(story, "warning", event, {"detail": detail})
+        self._rated(story, "warning", event, {"detail": detail})
 
     def noticed(self, story: Story | None, event: str, level: str, fields: dict[str, object]) -> None:
-        told = self.session_fields(story) if story is not None else {}
-        told.update(fields)
         if event == "ehlo-findings" and story is not None:
-            self._count_late(story, told)
+            self._found_late(story, level, fields)
+            return
+        told = session_fields(story) if story is not None else {}
+        told.update(fields)
         self.log.emit(level, event, told, max_text=_MAX_NOTICE)
 
     def refused(self, story: Story, kind: str) -> None:
-        now = self._now()
-        if self._refusals.due(now):
-            self._tell_refused(now)
-        self.metrics.route(story.route).ended("refused", story.bytes_from_client, story.bytes_from_server)
-        if self._refusals.tell(story.client) and self.log.info_on:
-            story.outcome = story.outcome or "refused"
-            story.by = story.by or "proxy"
-            self._tell_end(story, 0.0)
+        self.metrics.route(story.route).refused(kind, self._now())
+        self._tell_end(story, 0.0)
+
+    def refused_in_session(self, story: Story, kind: str) -> None:
+        self.metrics.route(story.route).refused_by(kind)
+
+    def bytes_flowed(self, story: Story, from_client: int, from_server: int) -> None:
+        session = self._open.get(story)
+        if session is not None:
+            self.metrics.route(story.route).flowed(*session.flowed(from_client, from_server))
 
     def session_ended(self, story: Story, seconds: float) -> None:
         counts = self.metrics.route(story.route)
-        counts.open -= 1
-        self.sessions_open -= 1
-        counts.ended(story.outcome, story.bytes_from_client, story.bytes_from_server)
-        self.hour.count(self._now(), story.ehlo == "repaired")
-        if self.log.info_on:
-            self._tell_end(story, seconds)
+        session = self._open.pop(story, None) or _Open()
+        if story.outcome == "tls-failed":
+            session.answered("failed")
+        counts.flowed(*session.flowed(story.bytes_from_client, story.bytes_from_server))
+        now = self._now()
+        served = story.outcome in WELL and (story.outcome == "completed" or story.ehlo not in ("none", "refused"))
+        counts.ended(story.outcome, story.tls, session.result, now, served)
+        self.hour.count(now, story.ehlo == "repaired")
+        self._tell_end(story, seconds)
 
     def slow_turn(self, owner: str, seconds: float) -> None:
-        self.log.emit("warning", "slow-turn", {"owner": owner, "seconds": seconds})
+        if self._rates.tell("", "slow-turn", "warning"):
+            self.log.emit("warning", "slow-turn", {"owner": owner, "seconds": seconds})
 
     # What the service calls.
 
     def tick(self) -> None:
-        """To be called about once a second: tells the refusals of a minute that is over."""
-        now = self._now()
-        if self._refusals.due(now):
-            self._tell_refused(now)
+        """To be called about once a second: tells what was held back in a minute that is over."""
+        if self._rates.due(now := self._now()):
+            self._tell_untold(now)
 
     def flush(self) -> None:
-        """At the end: tell the refusals that were not told yet."""
-        self._tell_refused(self._now())
+        """At the end: tell what was not told yet."""
+        self._tell_untold(self._now())
 
     def certificate_seen(self, route: str, side: str, subject: str, not_after: float) -> None:
         """A certificate is in use: ours (`client`, told at start and reload) or a server's; Unix time.
@@ -215,136 +251,47 @@ class Reports:
         event = "certificate-expires" if left > 0 else "certificate-expired"
         self.log.emit("warning", event, {**fields, "days": days})
 
-    def session_id(self, story: Story) -> str:
-        """The session's name in the log, for what else is named after it."""
-        return story.id
-
-    def session_fields(self, story: Story) -> dict[str, object]:
-        """What every event of a session carries."""
-        fields: dict[str, object] = {
-            "session": story.id,
-            "route": story.route,
-            "client": story.client,
-        }
-        if story.destination or story.destination_name:
-            fields["destination"] = _destination(story.destination_name, story.destination)
-        return fields
-
     def snapshot(self) -> Snapshot:
-        """All of this process that `proxy.daemon.admin.status` adds up over the workers; JSON-able."""
+        """All that this process knows, as plain data that JSON can carry."""
         now = self._now()
         return {
-            "metrics": self.metrics.snapshot(),
+            "metrics": self.metrics.snapshot(self.log.lines_lost),
             "destinations": self.destinations.snapshot(now),
             "hour": self.hour.snapshot(now),
         }
 
     # How it is said.
 
-    def _emit(self, story: Story, level: str, event: str, fields: dict[str, object]) -> None:
-        self.log.emit(level, event, {**self.session_fields(story), **fields})
+    def _of(self, story: Story) -> _Open:
+        return self._open.get(story) or _Open()
 
-    def _count_late(self, story: Story, told: dict[str, object]) -> None:
+    def _emit(self, story: Story, level: str, event: str, fields: dict[str, object]) -> None:
+        self.log.emit(level, event, {**session_fields(story), **fields})
+
+    def _rated(self, story: Story, level: str, event: str, fields: dict[str, object]) -> None:
+        told = self._rates.tell(story.route, event, level, story.client)
+        self._emit(story, level if told else "debug", event, fields)
+
+    def _tell_end(self, story: Story, seconds: float) -> None:
+        level = level_of_end(story)
+        if level != "info" and not self._rates.tell(story.route, story.outcome, level, story.client):
+            level = "debug"
+        if level != "debug" or self.log.debug_on:
+            self.log.emit(level, "session-end", end_fields(story, seconds))
+
+    def _found_late(self, story: Story, level: str, told: dict[str, object]) -> None:
         """EHLO lines that came after their reply was over: findings like those of a reply, in the same form."""
         repaired = bool(told.get("repaired"))
         findings = told.get("findings")
         ids = [str(finding_id) for finding_id in findings] if isinstance(findings, (list, tuple)) else []
-        for finding_id in ids:
-            self.metrics.route(story.route).found((finding_id, repaired))
-        told["repaired"] = ids if repaired else []
+        found = [(finding_id, repaired) for finding_id in ids]
+        for one in found:
+            self.metrics.route(story.route).found(one)
+        state = self.destinations.state(story.route, story.destination_name, story.destination)
+        if state.late(found) and self._of(story).may_tell("late"):
+            self._rated(story, level, "ehlo-findings", {**told, "repaired": ids if repaired else []})
 
-    def _tell_refused(self, now: float) -> None:
-        for client, count in self._refusals.untold(now):
-            self.log.emit("info", "refused", {"client": client, "count": count})
-
-    def _tell_known(self, story: Story, told: Told, phase: str) -> bool:
-        """`ehlo-findings` of a reply that was told before, in a hurry.  False when that cannot be done plainly."""
-        where = _destination(story.destination_name, story.destination)
-        words = f"{story.route} {story.client} {where}"
-        if self.log.json or not where or not _all_plain(words) or words.count(" ") != 2:
-            return False
-        self.log.send(
-            "info",
-            f"ehlo-findings session={story.id} route={story.route} client={story.client} "
-            f"destination={where} {told.text} phase={phase}",
-        )
-        return True
-
-    def _tell_end(self, story: Story, seconds: float) -> None:
-        destination = story.destination
-        name = story.destination_name
-        if name or destination:
-            destination = _destination(name, destination)
-        words = (
-            f"{story.route} {story.client} {destination} {story.outcome} {story.by} {story.ehlo} "
-            f"{story.tls} {story.tls_version} {story.sni}"
-        )
-        # Eight blanks are ours; more would be a value's own, and a value with a blank in it wants quoting.
-        if (
-            not _all_plain(words)
-            or words.count(" ") != 8
-            or story.reason
-            or len(story.sni) > 200
-            or not story.route
-            or not story.client
-        ):
-            self.log.emit("info", "session-end", self._end_fields(story, seconds))
-            return
-        session = story.id
-        repaired = unique(story.repaired) if len(story.repaired) > 1 else story.repaired
-        if self.log.json:
-            where = f',"destination":"{destination}"' if destination else ""
-            ids = '","'.join(repaired)
-            self.log.send(
-                "info",
-                f'{self.log.json_head("info", "session-end")},"session":"{session}","route":"{story.route}",'
-                f'"client":"{story.client}"{where},"outcome":"{story.outcome}","by":"{story.by}",'
-                f'"ehlo":"{story.ehlo}","repaired":{f"""["{ids}"]""" if ids else "[]"},"tls":"{story.tls}",'
-                f'"tls_version":"{story.tls_version}","sni":"{story.sni}","seconds":{seconds:.3f},'
-                f'"bytes_from_client":{story.bytes_from_client},"bytes_from_server":{story.bytes_from_server}}}',
-            )
-        else:
-            where = f" destination={destination}" if destination else ""
-            self.log.send(
-                "info",
-                f"session-end session={session} route={story.route} client={story.client}{where} "
-                f"outcome={story.outcome or _NOTHING} by={story.by or _NOTHING} ehlo={story.ehlo or _NOTHING} "
-                f"repaired={','.join(repaired) or _NOTHING} tls={story.tls or _NOTHING} "
-                f"tls_version={story.tls_version or _NOTHING} sni={story.sni or _NOTHING} "
-                f"seconds={seconds:.3f} bytes_from_client={story.bytes_from_client} "
-                f"bytes_from_server={story.bytes_from_server}",
-            )
-
-    def _end_fields(self, story: Story, seconds: float) -> dict[str, object]:
-        return {
-            **self.session_fields(story),
-            "outcome": story.outcome,
-            "by": story.by,
-            "ehlo": story.ehlo,
-            "repaired": list(unique(story.repaired)),
-            "tls": story.tls,
-            "tls_version": story.tls_version,
-            "sni": story.sni,
-            "seconds": seconds,
-            "bytes_from_client": story.bytes_from_client,
-            "bytes_from_server": story.bytes_from_server,
-            "reason": story.reason or None,
-        }
-
-
-_NOTHING = '""'
-
-
-def _destination(name: str, address: str) -> str:
-    """Name and address as Postfix writes them: `mx.example[192.0.2.10]:25`, `[2001:db8::1]:25`, or the one known."""
-    if not name or not address or name == address:
-        return address or name
-    host, _, port = address.rpartition(":")
-    if host == name:
-        return address
-    host = host if host.startswith("[") else f"[{host}]"
-    return f"{name.removesuffix(':' + port)}{host}:{port}"
-
-
-def _utc_or_none(seconds: float) -> str | None:
-    return utc(seconds) if seconds > 0 else None
+    def _tell_untold(self, now: float) -> None:
+        for one in self._rates.untold(now):
+            fields = {"route": one.route or None, "client": one.client or None, "count": one.number}
+            self.log.emit(one.level, one.kind, fields)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.net.carrier.route import RouteRuntime, RouteState
-from proxy.net.coming_in.admission import OwnPlaces, Places
 from proxy.net.coming_in.doorstep import Farewells
 from proxy.net.coming_in.listeners import Listener, open_sockets
 from proxy.net.going_out import transparent
@@ -24,6 +23,7 @@ from proxy.net.waiting.poller import Poller
 
 if TYPE_CHECKING:
     from proxy.daemon.log.writer import LineWriter
+    from proxy.net.carrier.carrier import Carrier
     from proxy.net.going_out.names.wanted import Names
     from proxy.net.observer import Observer
     from proxy.net.tls.contexts import SharedContexts
@@ -35,16 +35,8 @@ QUIET: Final = (
 )
 
 
-# The listening sockets for one entry of `listen`; `True` where they are to take connections to addresses that are not
-# the host's.  Raises OSError with the address in its text.
-Doors = Callable[["Listen", bool], list[socket.socket]]
-
-
-def own_doors(inherited: Mapping[str, list[int]]) -> Doors:
-    """Sockets that this process opens by itself; `inherited` are systemd's by name."""
-    return lambda listen, is_transparent: open_sockets(
-        listen, inherited, reuse_port=False, is_transparent=is_transparent
-    )
+FLOW_EVERY: Final = 1.0  # seconds between two counts of the bytes of the sessions that run, and ...
+FLOW_AT_ONCE: Final = 300  # ... of how many sessions in one turn, which takes some 0.4 ms
 
 
 class CannotStart(Exception):
@@ -59,20 +51,23 @@ class Serving:
         reactor: Any,
         observer: Observer,
         *,
-        doors: Doors,
-        places: Callable[[str], Places] = lambda _route: OwnPlaces(),
+        inherited: Mapping[str, list[int]] | None = None,
+        share: int = 1,
+        reuse_port: bool = False,
     ) -> None:
-        """`doors` opens the sockets.  `places` gives a route's by its name, where other processes serve it, too."""
+        """`inherited`: systemd's sockets by name.  `share`: how many processes the limits are divided among."""
         self.reactor = reactor
         self.observer = observer
         self.poller = Poller(reactor, observer.slow_turn)
         self.deadlines = Deadlines(reactor, turns=self.poller.turns)
-        self.doors = doors
-        self.places = places
+        self.inherited = dict(inherited or {})
+        self.share = share
+        self.reuse_port = reuse_port
         self.routes: dict[str, RouteRuntime] = {}
         self.states: dict[str, RouteState] = {}
         self.listeners: list[Listener] = []
         self.draining = False
+        self._tells_flow = False
         self._listening: frozenset[tuple[str, int]] = frozenset()
         self._names: Names | None = None
         self._farewells = Farewells(self.poller, self.deadlines, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -95,9 +90,7 @@ class Serving:
         host_name = _host_name(settings)
         routes: dict[str, RouteRuntime] = {}
         for route in settings.routes:
-            state = self.states.get(route.name)
-            if state is None:
-                state = self.states[route.name] = RouteState(self.places(route.name))
+            state = self.states.setdefault(route.name, RouteState())
             routes[route.name] = RouteRuntime(
                 route,
                 state=state,
@@ -108,6 +101,7 @@ class Serving:
                 surroundings=self._surroundings,
                 host_name=host_name,
                 secure=secure.get(route.name),
+                share=self.share,
             )
         gone = [listener for listener in self.listeners if listener not in kept]
         self.listeners = []
@@ -129,6 +123,22 @@ class Serving:
                 self.observer.certificate_seen(name, "client", one.tls.certificate, one.contexts.not_after)
         self._listening = frozenset(listener.address for listener in self.listeners)
         self.poller.start()
+        if not self._tells_flow:
+            self._tells_flow = True
+            self.reactor.callLater(FLOW_EVERY, self._tell_flow)
+
+    def _tell_flow(self) -> None:
+        """Have the observer told of the bytes of the sessions that run."""
+        if self._tells_flow:
+            self.reactor.callLater(FLOW_EVERY, self._tell_flow)
+            self._tell_some([carrier for state in self.states.values() for carrier in state.sessions])
+
+    def _tell_some(self, carriers: list[Carrier]) -> None:
+        for carrier in carriers[:FLOW_AT_ONCE]:
+            if not carrier.over:
+                carrier.tell_flow()
+        if len(carriers) > FLOW_AT_ONCE:
+            self.reactor.callLater(0, self._tell_some, carriers[FLOW_AT_ONCE:])
 
     def _open(self, settings: Settings) -> tuple[list[tuple[socket.socket, Listen, str]], dict[Listener, str]]:
         """Sockets that are new, and listeners that stay, each with its route's name."""
@@ -149,7 +159,9 @@ class Serving:
                             if is_transparent:
                                 _try_transparent(listener.sock)
                         continue
-                    sockets = self.doors(listen, is_transparent)
+                    sockets = open_sockets(
+                        listen, self.inherited, reuse_port=self.reuse_port, is_transparent=is_transparent
+                    )
                     opened.extend((sock, listen, route.name) for sock in sockets)
         except OSError as error:
             for sock, _listen, _name in opened:
@@ -212,14 +224,11 @@ class Serving:
         """How many sessions are open."""
         return sum(len(state.sessions) for state in self.states.values())
 
-    def drain(self, timeout: float, done: Callable[[int], None], *, is_replaced: bool = False) -> None:
-        """Accept no more, let sessions end, cut the rest after `timeout` seconds; then `done(how many were cut)`.
-
-        `is_replaced`: another process serves the same sockets; the clients in their queues are its own.
-        """
+    def drain(self, timeout: float, done: Callable[[int], None]) -> None:
+        """Accept no more, let sessions end, cut the rest after `timeout` seconds; then `done(how many were cut)`."""
         self.draining = True
         for listener in self.listeners:
-            listener.close(leave_queue=is_replaced)
+            listener.close()
         self.listeners = []
         for state in self.states.values():
             state.draining = True
@@ -240,6 +249,7 @@ class Serving:
 
     def stop(self) -> None:
         """Nothing is left to do; sockets that are still open are closed."""
+        self._tells_flow = False
         for state in self.states.values():
             _cut(state)
         self.poller.stop()

@@ -109,7 +109,16 @@ class Observer(Protocol):
         """A certificate is in use: ours towards clients (`client`) or a server's; `not_after` is a Unix time."""
 
     def refused(self, story: Story, kind: str) -> None:
-        """A client got no session; `story.outcome` is refused, `story.reason` says why. No session_ended follows."""
+        """A client got no session; `story.outcome` is refused, `story.reason` says why. No session_ended follows.
+
+        `kind`: not_allowed, route_full, client_full, draining, no_descriptors, proxy_header.
+        """
+
+    def refused_in_session(self, story: Story, kind: str) -> None:
+        """A rule ends a session that runs (`xclient`); its session_ended follows."""
+
+    def bytes_flowed(self, story: Story, from_client: int, from_server: int) -> None:
+        """So many bytes each way until now, of a session that runs; session_ended has the last word."""
 
     def slow_turn(self, owner: str, seconds: float) -> None:
         """One callback, of this owner, has held every session of the process for so long."""

@@ -89,7 +89,10 @@ def test_two_workers_serve_and_reload_their_certificates(keys: Keys, ours: Issue
                         break
             assert len(shown) == 2
             wait_until(  # a worker's figures reach the parent now and then
-                lambda: running.metric("ehlo_proxy_certificate_expiry_seconds", side="server", route="r") > time.time(),
+                lambda: (
+                    running.metric("ehlo_proxy_certificate_not_after_timestamp_seconds", side="server", route="r")
+                    > time.time()
+                ),
                 LIMIT,
                 "the metric of the server's certificate",
             )

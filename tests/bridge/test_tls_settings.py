@@ -286,7 +286,7 @@ def test_a_renewed_certificate_is_served_after_sighup_and_running_sessions_stay(
             assert client.reply() == b"250 2.0.0 taken\r\n"
             assert client.say(b"QUIT") == b"221 bye\r\n"
             assert ending(client) == "close_notify"
-        expiry = running.metric("ehlo_proxy_certificate_expiry_seconds", side="client")
+        expiry = running.metric("ehlo_proxy_certificate_not_after_timestamp_seconds", side="client")
         assert expiry == renewed.certificate.not_valid_after_utc.timestamp()
     assert server.mails == [MESSAGE + b".\r\n"]
 
@@ -349,7 +349,7 @@ def test_expiry_is_a_metric_and_a_warning_for_both_sides(tmp_path: Path, keys: K
             assert (told["days"], told["subject"]) == (2, f"127.0.0.1:{server.port}")
             shown_by(running.port, keys)
             for side, issued in (("client", ours), ("server", theirs)):
-                expiry = running.metric("ehlo_proxy_certificate_expiry_seconds", side=side, route="r")
+                expiry = running.metric("ehlo_proxy_certificate_not_after_timestamp_seconds", side=side, route="r")
                 assert expiry == issued.certificate.not_valid_after_utc.timestamp()
             assert len(running.of("certificate-expires")) == 2  # not at each session
             assert b"certificate_not_after" in running.get("/status.json")[1]
@@ -365,7 +365,7 @@ def test_a_certificate_that_has_expired_is_told_also_when_the_server_is_refused_
             with client:
                 assert client.say(b"STARTTLS")[:4] == b"454 "
             assert running.wait_for("certificate-expired", side="server")["level"] == "warning"
-            expiry = running.metric("ehlo_proxy_certificate_expiry_seconds", side="server")
+            expiry = running.metric("ehlo_proxy_certificate_not_after_timestamp_seconds", side="server")
             assert expiry == make("expired").certificate.not_valid_after_utc.timestamp()
 
 

@@ -330,14 +330,14 @@ def test_reload_without_a_file_is_refused() -> None:
         arguments = ["--listen", "127.0.0.1:0", "--destination", f"127.0.0.1:{server.port}"]
         with running_proxy(arguments=arguments, ready=False, quiet=False) as running:
             deadline = time.monotonic() + 15
-            while not any(line.startswith("ready ") for line in running.lines):
+            while not any(" info ready " in line for line in running.lines):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             running.signal(signal.SIGHUP)
-            while not any(line.startswith("reload-failed ") for line in running.lines):
+            while not any(" warning reload-failed " in line for line in running.lines):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            line = next(line for line in running.lines if line.startswith("ready "))
+            line = next(line for line in running.lines if " info ready " in line)
             port = int(line.partition("listen=127.0.0.1:")[2].split()[0])
             with connect(port) as client:
                 assert send_mail(client) == b"250 2.0.0 taken\r\n"

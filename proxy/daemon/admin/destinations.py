@@ -18,45 +18,53 @@ if TYPE_CHECKING:
     from proxy.smtp.reply.repair import RepairResult
 
 MAX_DESTINATIONS = 256
-MAX_REPLY = 4096  # bytes kept of a reply, in whole lines cut at 200; the log's 8 KiB hold no more of two either
+MAX_REPLY = 4096  # characters kept of a reply as it is shown, in whole lines of at most 200 bytes; the log's 8 KiB hold
+# no more of two either, and with 256 destinations two such replies each are 2 MiB of status
 _MAX_CACHED_REPLY = 4096  # bytes; what `repair_reply` caches anyway costs nothing to point to
-_TELL_AGAIN_AFTER = 60.0
 _FORGET_AFTER = 24 * 3600.0
-
-
-def unique(ids: Iterable[str]) -> tuple[str, ...]:
-    """Each id once, in the order of the first."""
-    return tuple(dict.fromkeys(ids))
 
 
 class EhloState:
     """The last EHLO reply of a destination, in one phase."""
 
-    __slots__ = ("after", "at", "before", "findings", "result", "signature")
+    __slots__ = ("_after", "_before", "_lines", "_result", "at", "findings")
 
     def __init__(self) -> None:
-        self.result: RepairResult | None = None
-        self.signature = 0
-        self.findings: tuple[str, ...] = ()
-        self.before: tuple[bytes, ...] = ()
-        self.after: tuple[bytes, ...] = ()
+        self._result: RepairResult | None = None
+        self._lines: tuple[tuple[bytes, ...], tuple[bytes, ...]] = ((), ())
+        self._before: list[str] | None = None  # as they are shown, made when they are asked for
+        self._after: list[str] | None = None
+        self.findings: tuple[tuple[str, bool], ...] = ()  # each id, and whether it was repaired anywhere
         self.at = 0.0
 
-    def take(self, result: RepairResult, now: float) -> bool:
-        """Keep `result`; true when it is not what came before."""
+    def take(self, result: RepairResult, findings: tuple[tuple[str, bool], ...], now: float) -> bool:
+        """Keep `result` with its findings; true when these are not those of the last one."""
         self.at = now
-        if result is self.result:
+        if result is self._result:
             return False
-        self.result = result if len(result.reply) <= _MAX_CACHED_REPLY else None
-        findings = unique(finding.id for finding in result.findings)
-        signature = hash((findings, _without_greeting_text(result)))
-        if signature == self.signature and self.before:
+        self._result = result if len(result.reply) <= _MAX_CACHED_REPLY else None
+        lines = (_kept(result.before), _kept(result.after))
+        if lines != self._lines:
+            self._lines = lines
+            self._before = self._after = None
+        if findings == self.findings:
             return False
-        self.signature = signature
         self.findings = findings
-        self.before = _kept(result.before)
-        self.after = _kept(result.after)
         return True
+
+    @property
+    def before(self) -> list[str]:
+        """The reply as the server sent it, escaped."""
+        if self._before is None:
+            self._before = _shown(self._lines[0])
+        return self._before
+
+    @property
+    def after(self) -> list[str]:
+        """The reply as the client was shown it, escaped."""
+        if self._after is None:
+            self._after = self.before if self._lines[0] == self._lines[1] else _shown(self._lines[1])
+        return self._after
 
 
 def _kept(lines: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -71,35 +79,24 @@ def _kept(lines: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(kept)
 
 
-def _without_greeting_text(result: RepairResult) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    # Exim and Exchange greet with the client's name and address ("250-mx.example Hello esa.com [192.0.2.3]"): that
-    # changes from client to client and is no change of the reply.
-    greeting = result.after[0][4:] if result.after else b""
-    word = greeting.partition(b" ")[0]
-
-    def stripped(lines: Sequence[bytes]) -> tuple[bytes, ...]:
-        return tuple(line[:4] + word if line[4:] == greeting else line for line in lines)
-
-    return stripped(result.before), stripped(result.after)
+def _shown(lines: Sequence[bytes]) -> list[str]:
+    shown: list[str] = []
+    size = 0
+    for line in map(escape, lines):
+        size += len(line)
+        if size > MAX_REPLY:
+            break
+        shown.append(line)
+    return shown
 
 
 class DestinationState:
     """What is known of one destination; times are Unix times."""
 
     __slots__ = (
-        "address",
-        "certificate_not_after",
-        "changed",
-        "clear",
-        "failures",
-        "name",
-        "route",
-        "seen_at",
-        "since",
-        "tls",
-        "told_at",
-        "up",
-    )
+        "_certificate_not_after", "_changed", "_clear", "_failures", "_late", "_tls", "address", "name", "reason",
+        "route", "seen_at", "since", "up",
+    )  # fmt: skip
 
     def __init__(self, route: str, name: str, address: str) -> None:
         self.route = route
@@ -107,66 +104,88 @@ class DestinationState:
         self.address = address
         self.up: bool | None = None
         self.since = 0.0
-        self.changed = False  # `since` is a change that was seen, not only the first that is known
+        self.reason = ""  # why it is down
         self.seen_at = 0.0
-        self.failures = 0  # since it was last told
-        self.told_at = 0.0
-        self.certificate_not_after = 0.0
-        self.clear = EhloState()
-        self.tls: EhloState | None = None
+        self._changed = False  # `since` is a change that was seen, not only the first that is known
+        self._failures = 0  # since it went down
+        self._certificate_not_after = 0.0
+        self._clear = EhloState()
+        self._tls: EhloState | None = None
+        self._late: set[tuple[str, bool]] = set()  # findings outside of a reply
 
-    def connected(self, now: float) -> None:
+    def inherit(self, unresolved: DestinationState) -> None:
+        """Be down for as long as the name has had no address."""
+        self.up, self.since, self.reason = unresolved.up, unresolved.since, unresolved.reason
+        self._changed, self._failures = unresolved._changed, unresolved._failures
+
+    def connected(self, now: float) -> tuple[float, int] | None:
+        """Note that it answers; when that is news after failures, how long they went on and how many there were."""
         self.seen_at = now
-        if self.up is not True:
-            self._turn(True, now)
+        if self.up:
+            return None
+        told = (now - self.since, self._failures) if self.up is False else None
+        self._turn(True, now)
+        self.reason = ""
+        self._failures = 0
+        return told
 
-    def failed(self, now: float) -> int:
-        """Note a failure; how many there were since it was last told when it is news, else 0.
+    def failed(self, reason: str, now: float) -> int:
+        """Note a failure; how many there were since it went down when that is news, else 0.
 
-        News is the first failure, and once a minute that it goes on.
+        News is the first failure, and another reason.
         """
         self.seen_at = now
-        self.failures += 1
-        if self.up is False and now - self.told_at < _TELL_AGAIN_AFTER:
-            return 0
+        self._failures += 1
         if self.up is not False:
             self._turn(False, now)
-        self.told_at = now
-        failures, self.failures = self.failures, 0
-        return failures
+        elif reason == self.reason:
+            return 0
+        self.reason = reason
+        return self._failures
 
     def _turn(self, up: bool, now: float) -> None:
-        self.changed = self.up is not None
+        self._changed = self.up is not None
         self.up = up
         self.since = now
 
-    def ehlo(self, result: RepairResult, now: float, phase: str) -> bool:
-        """Keep an EHLO reply; true when it is not like the last one of this phase (`clear`, `tls`)."""
+    def certificate(self, not_after: float) -> None:
+        """Its certificate is good until then."""
+        self._certificate_not_after = not_after
+
+    def ehlo(self, result: RepairResult, findings: tuple[tuple[str, bool], ...], now: float, phase: str) -> bool:
+        """Keep an EHLO reply; true when its findings are not those of the last one of this phase (`clear`, `tls`)."""
         if phase == "clear":
-            return self.clear.take(result, now)
-        if self.tls is None:
-            self.tls = EhloState()
-        return self.tls.take(result, now)
+            return self._clear.take(result, findings, now)
+        if self._tls is None:
+            self._tls = EhloState()
+        return self._tls.take(result, findings, now)
+
+    def late(self, findings: Iterable[tuple[str, bool]]) -> bool:
+        """Findings outside of an EHLO reply; true when one of them is new."""
+        new = set(findings) - self._late
+        self._late |= new
+        return bool(new)
 
     def snapshot(self) -> dict[str, Any]:
         # The reply inside TLS is the one to look at when only it has findings.
-        shown = self.clear
-        if self.tls is not None and ((self.tls.findings and not self.clear.findings) or not self.clear.at):
-            shown = self.tls
-        findings = self.clear.findings + (self.tls.findings if self.tls is not None else ())
+        shown = self._clear
+        if self._tls is not None and ((self._tls.findings and not self._clear.findings) or not self._clear.at):
+            shown = self._tls
+        findings = self._clear.findings + (self._tls.findings if self._tls is not None else ())
         return {
             "route": self.route,
             "name": self.name,
             "address": self.address,
             "up": self.up,
             "since": self.since,
-            "changed": self.changed,
+            "changed": self._changed,
+            "reason": self.reason,
             "seen_at": self.seen_at,
             "ehlo_at": shown.at,
-            "findings": list(unique(findings)),
-            "before": list(map(escape, shown.before)),
-            "after": list(map(escape, shown.after)),
-            "certificate_not_after": self.certificate_not_after,
+            "findings": list(dict.fromkeys(finding for finding, _repaired in findings)),
+            "before": shown.before,
+            "after": shown.after,
+            "certificate_not_after": self._certificate_not_after,
         }
 
 
@@ -189,8 +208,8 @@ class Destinations:
             for old in oldest[: max(1, self._max // 8)]:
                 del self._states[old]
         state = self._states[key] = DestinationState(route, name, address)
-        if address and (route, name, "") in self._states:
-            del self._states[route, name, ""]  # the name that did not resolve does now
+        if address and (unresolved := self._states.pop((route, name, ""), None)) is not None:
+            state.inherit(unresolved)  # the name that did not resolve does now
         return state
 
     def snapshot(self, now: float) -> list[dict[str, Any]]:
@@ -229,6 +248,7 @@ def _merged(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "address": last["address"],
         "up": last["up"],
         "since": utc(since) if since else None,
+        "reason": (last["reason"] or None) if last["up"] is False else None,
         "findings": ehlo["findings"],
         "before": ehlo["before"],
         "after": ehlo["after"],

@@ -32,7 +32,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from proxy.daemon.admin import page as status_page
-from proxy.daemon.admin.metrics import CONTENT_TYPE
+from proxy.daemon.admin.exposition import CONTENT_TYPE
 from proxy.daemon.admin.status import CertificateShown
 
 MAX_CONNECTIONS = 64

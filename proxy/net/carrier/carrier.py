@@ -312,6 +312,16 @@ class Carrier:
         ):
             self.end("aborted", "proxy", "quiet while the service is being stopped")
 
+    def tell_flow(self) -> None:
+        """How many bytes there were until now, for who counts them while they flow."""
+        story = self.story
+        server = self.server
+        self.route.observer.bytes_flowed(
+            story,
+            story.bytes_from_client + self.client.moved,
+            story.bytes_from_server + (server.moved if server is not None else 0),
+        )
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end(

@@ -13,7 +13,7 @@ from proxy.net.carrier.carrier import Carrier
 from proxy.net.carrier.offers import OffersQuestion
 from proxy.net.carrier.record import Recorders
 from proxy.net.coming_in import proxy_header
-from proxy.net.coming_in.admission import Admission, Places, Refusal
+from proxy.net.coming_in.admission import Admission, OwnPlaces, Places, Refusal
 from proxy.net.going_out.destination import FailureMemory, Server, Surroundings
 from proxy.net.going_out.dialer import Dialer
 from proxy.net.going_out.names.wanted import Names
@@ -39,9 +39,9 @@ class RouteState:
 
     __slots__ = ("draining", "failures", "memories", "places", "questions", "remedy_at", "sessions")
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self) -> None:
         self.sessions: set[Carrier] = set()
-        self.places = places
+        self.places: Places = OwnPlaces()
         self.failures = FailureMemory()
         self.memories: dict[tuple[str, int], DestinationMemory] = {}
         self.questions: dict[str, OffersQuestion] = {}
@@ -69,7 +69,9 @@ class RouteRuntime:
         surroundings: Surroundings,
         host_name: str,
         secure: SecureRoute | None,
+        share: int = 1,
     ) -> None:
+        """`share`: among how many processes the route's limits are divided."""
         self.settings = settings
         self.state = state
         self.poller = poller
@@ -89,11 +91,12 @@ class RouteRuntime:
         if len(settings.destination) > 1 or settings.destination[0].kind != "address":
             self.shortest = min(self.shortest, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
+        per_client = settings.max_sessions_per_client
         self.admission = Admission(
             settings.allow_clients,
             settings.trusted_proxies,
-            settings.max_sessions,
-            settings.max_sessions_per_client,
+            max(1, settings.max_sessions // share),
+            max(1, per_client // share) if per_client else 0,
             state.places,
         )
         self.xclient_trusted = settings.source == "client"
@@ -178,7 +181,8 @@ class RouteRuntime:
         return question
 
     def say_xclient_remedy(self, story: Story) -> None:
-        """Once a minute: why sessions end, and what the operator can do."""
+        """Count it, and once a minute tell why sessions end, and what the operator can do."""
+        self.observer.refused_in_session(story, "xclient")
         now = self.deadlines.now()
         if now - self.state.remedy_at >= REMEDY_EVERY:
             self.state.remedy_at = now

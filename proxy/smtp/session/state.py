@@ -51,9 +51,7 @@ class Reply(Enum):
     BANNER = auto()
     EHLO = auto()
     STARTTLS = auto()
-    LISTING = auto()  # to EXPN or VRFY: may be several lines of free text
-    HELP = auto()  # may be so, too
-    NOOP = auto()
+    LISTING = auto()  # to EXPN, VRFY or HELP: may be several lines of free text
     OTHER = auto()
     XCLIENT = auto()  # to the proxy's own XCLIENT
     UNREAD = auto()  # to the command at which the client's direction was let go

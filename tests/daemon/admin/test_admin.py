@@ -80,10 +80,13 @@ def test_status_json_is_the_status() -> None:
     status = json.loads(answer.body)
     assert set(status) == {"version", "started", "workers", "draining", "routes"}
     for route in status["routes"]:
-        assert set(route) == {"name", "listen", "sessions_open", "sessions_total", "destinations"}
+        assert set(route) == {
+            "name", "mode", "listen", "sessions_open", "sessions_limit", "sessions_total", "refused_total",
+            "failed_total", "tls_total", "destinations",
+        }  # fmt: skip
         for destination in route["destinations"]:
             assert set(destination) == {
-                "name", "address", "up", "since", "findings", "before", "after", "certificate_not_after",
+                "name", "address", "up", "since", "reason", "findings", "before", "after", "certificate_not_after",
             }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from proxy.daemon.admin.status import (
     retired_reports,
 )
 from proxy.daemon.log.logs import EventLog
-from proxy.daemon.log.refusals import Refusals
 from proxy.daemon.reports import Reports
 from tests.daemon.daemons import BROKEN, MENDED, Daemon, ended, reply_of
 
@@ -27,7 +26,7 @@ def board_of(*daemons: Daemon) -> StatusBoard:
         return [json.loads(json.dumps(daemon.reports.snapshot())) for daemon in daemons]
 
     board = StatusBoard("1.0.0", START, snapshots, lambda: daemons[0].time)
-    board.routes = (RouteShown("domain1", ("0.0.0.0:25", "[::]:25"), ("192.0.2.10:25",)),)
+    board.routes = (RouteShown("domain1", ("0.0.0.0:25", "[::]:25"), ("192.0.2.10:25",), max_sessions=1000),)
     board.workers = len(daemons)
     return board
 
@@ -42,14 +41,20 @@ def test_before_the_first_session_the_configured_destinations_are_shown_untried(
             {
                 "name": "domain1",
                 "listen": ["0.0.0.0:25", "[::]:25"],
+                "mode": "passthrough",
                 "sessions_open": 0,
+                "sessions_limit": 1000,
                 "sessions_total": 0,
+                "refused_total": 0,
+                "failed_total": 0,
+                "tls_total": 0,
                 "destinations": [
                     {
                         "name": "192.0.2.10:25",
                         "address": "",
                         "up": None,
                         "since": None,
+                        "reason": None,
                         "findings": [],
                         "before": [],
                         "after": [],
@@ -81,6 +86,7 @@ def test_sessions_are_summed_and_what_was_seen_last_of_a_destination_holds() -> 
                 "address": "192.0.2.10:25",
                 "up": True,
                 "since": "2023-11-14T22:13:20Z",
+                "reason": None,
                 "findings": [],
                 "before": list(MENDED),
                 "after": list(MENDED),
@@ -89,7 +95,7 @@ def test_sessions_are_summed_and_what_was_seen_last_of_a_destination_holds() -> 
         ]
         (certificate,) = board.certificates
         assert (certificate.side, certificate.subject) == ("server", "mx.domain1.com[192.0.2.10]:25")
-        assert b'ehlo_proxy_sessions_total{outcome="completed",route="domain1"} 2.0' in board.metrics_text()
+        assert b'sessions_total{outcome="completed",route="domain1",tls="none"} 2.0' in board.metrics_text()
 
 
 def test_a_finding_only_inside_tls_is_shown_with_the_reply_inside_tls() -> None:
@@ -113,14 +119,14 @@ def test_peer_text_in_the_status_is_escaped_and_cut() -> None:
 def test_up_since_is_the_last_change_that_any_worker_saw() -> None:
     one, other, third = Destinations(), Destinations(), Destinations()
     one.state("r", "", "a:25").connected(100.0)
-    other.state("r", "", "a:25").failed(110.0)
+    other.state("r", "", "a:25").failed("refused", 110.0)
     other.state("r", "", "a:25").connected(120.0)
     third.state("r", "", "a:25").connected(130.0)
     (row,) = merge_destinations(table.snapshot(130.0) for table in (one, other, third))
     assert (row["up"], row["since"]) == (True, "1970-01-01T00:02:00Z")
     (row,) = merge_destinations(table.snapshot(130.0) for table in (one, third))
     assert (row["up"], row["since"]) == (True, "1970-01-01T00:01:40Z")
-    other.state("r", "", "a:25").failed(140.0)
+    other.state("r", "", "a:25").failed("refused", 140.0)
     (row,) = merge_destinations(table.snapshot(140.0) for table in (one, other, third))
     assert (row["up"], row["since"]) == (False, "1970-01-01T00:02:20Z")
 
@@ -146,7 +152,7 @@ def test_an_address_that_a_name_no_longer_leads_to_is_dropped_after_a_day() -> N
 
 def test_a_name_that_resolves_again_is_not_shown_as_down_any_more() -> None:
     table = Destinations()
-    table.state("r", "mx", "").failed(1.0)
+    table.state("r", "mx", "").failed("no such name", 1.0)
     assert [row["up"] for row in table.snapshot(2.0)] == [False]
     table.state("r", "mx", "192.0.2.1:25").connected(2.0)
     assert [row["up"] for row in table.snapshot(2.0)] == [True]
@@ -184,16 +190,6 @@ def test_what_a_dead_worker_leaves_counts_on() -> None:
     assert (route["sessions_open"], route["sessions_total"]) == (1, 3)
     assert len(route["destinations"]) == 1
     assert board.plot[-1][1] == 3
-
-
-def test_refusals_are_bounded_and_what_is_beyond_shares_one_allowance() -> None:
-    refusals = Refusals(0.0, max_addresses=100)
-    told = sum(refusals.tell(f"2001:db8::{number:x}") for number in range(1000))
-    assert told == 120
-    assert not refusals.due(59.0)
-    assert refusals.due(60.0)
-    assert list(refusals.untold(60.0)) == [("others", 880)]
-    assert list(refusals.untold(120.0)) == []
 
 
 def test_a_board_of_no_snapshots_is_empty_and_well() -> None:

@@ -14,13 +14,16 @@ from proxy.daemon.log import logs
 from proxy.daemon.log.logs import EventLog
 from proxy.daemon.log.writer import LineWriter
 
+HEAD = re.compile(r"2023-11-14T22:13:20\.250Z (debug|info|warning|error) ")
+
 
 class Lines(list[bytes]):
     """Collects what a log writes."""
 
     @property
     def texts(self) -> list[str]:
-        return [line.decode("ascii").removesuffix("\n") for line in self]
+        """The lines without time and level."""
+        return [HEAD.sub("", line.decode("ascii").removesuffix("\n"), count=1) for line in self]
 
     @property
     def events(self) -> list[dict[str, object]]:
@@ -40,6 +43,15 @@ def test_text_is_the_event_and_its_fields() -> None:
     log, lines = text_log()
     log.emit("info", "ready", {"listen": ["127.0.0.1:25", "[::1]:25"], "workers": 2, "version": "1.0.0", "x": None})
     assert lines.texts == ["ready listen=127.0.0.1:25,[::1]:25 workers=2 version=1.0.0"]
+
+
+def test_text_begins_with_time_and_level_but_for_the_journal() -> None:
+    log, lines = text_log()
+    log.emit("warning", "slow-turn", {"seconds": 0.25})
+    assert lines == [b"2023-11-14T22:13:20.250Z warning slow-turn seconds=0.250\n"]
+    log, lines = text_log(journal=True)
+    log.emit("warning", "slow-turn", {"seconds": 0.25})
+    assert lines == [b"<4>slow-turn seconds=0.250\n"]
 
 
 def test_json_has_the_same_keys_and_time_level_event() -> None:
@@ -182,7 +194,7 @@ def test_whatever_a_peer_sends_an_event_is_one_line_of_printable_ascii(fields: d
         assert set(fields) <= set(event)
         assert event["event"] == "event"
     else:
-        words = line[:-1].decode("ascii")
+        words = HEAD.sub("", line[:-1].decode("ascii"), count=1)
         # Outside of quotes there is nothing but our own keys.
         bare = re.sub(r'"(?:[^"\\]|\\.)*"', "Q", words)
         assert re.fullmatch(r"event(?: (?:sni|before|reason|client|cut)=[A-Za-z0-9_.:/@+\[\],-]+)*", bare)
@@ -198,14 +210,13 @@ def test_for_the_journal_each_line_bears_its_level() -> None:
     log, lines = text_log(journal=True)
     for level in logs.LEVELS:
         log.emit(level, "x", {})
-    log.send("info", "y")
-    assert lines == [b"<7>x\n", b"<6>x\n", b"<4>x\n", b"<3>x\n", b"<6>y\n"]
+    assert lines == [b"<7>x\n", b"<6>x\n", b"<4>x\n", b"<3>x\n"]
 
 
 @pytest.mark.parametrize(
     ("format", "told"),
     [
-        ("text", b"log-lost lines=7\n"),
+        ("text", b"2023-11-14T22:13:20.250Z warning log-lost lines=7\n"),
         (
             "json",
             b'{"time":"2023-11-14T22:13:20.250Z","level":"warning","event":"log-lost","lines":7}\n',
@@ -264,17 +275,23 @@ def test_the_status_is_told_in_a_line_for_each_thing() -> None:
         "address": "192.0.2.1:25",
         "up": False,
         "since": "2023-11-14T22:13:20Z",
+        "reason": "connection refused",
         "findings": ["greeting-not-first"],
         "before": ["250-STARTTLS"],
         "after": ["250-x"],
         "certificate_not_after": None,
     }
-    route = {"name": "r", "listen": ["a:1"], "sessions_open": 1, "sessions_total": 5, "destinations": [destination]}
+    route = {
+        "name": "r", "mode": "passthrough", "listen": ["a:1"], "sessions_open": 1, "sessions_limit": 1000,
+        "sessions_total": 5, "refused_total": 2, "failed_total": 1, "tls_total": 3, "destinations": [destination],
+    }  # fmt: skip
     told = {"version": "1", "started": "2023-11-14T22:13:20Z", "workers": 1, "draining": False, "routes": [route]}
     logs.status(log, told)
     assert lines.texts == [
         "status version=1 started=2023-11-14T22:13:20Z workers=1 draining=false",
-        "status-route route=r listen=a:1 sessions_open=1 sessions_total=5",
+        "status-route route=r mode=passthrough listen=a:1 sessions_open=1 sessions_limit=1000 sessions_total=5 "
+        "refused_total=2 failed_total=1 tls_total=3",
         "status-destination route=r name=mx.example address=192.0.2.1:25 up=false since=2023-11-14T22:13:20Z "
+        'reason="connection refused" '
         "findings=greeting-not-first",
     ]
