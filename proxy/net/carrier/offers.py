@@ -103,6 +103,8 @@ class OffersQuestion:
             while True:
                 data = sock.recv(16384) if self._channel is None else self._channel.recv(16384)
                 if data is None:
+                    if self._channel is not None and self._channel.more:
+                        self._route.poller.soon(self)
                     return
                 self._taken += len(data)
                 if not data:
@@ -123,7 +125,11 @@ class OffersQuestion:
         channel = self._channel
         if channel is None or self._secured:
             return True
-        if self._header or not channel.handshake():
+        if self._header:
+            return False
+        if not channel.handshake():
+            if channel.more:
+                self._route.poller.soon(self)
             return False
         assert self._route.secure is not None
         if not self._route.secure.accepts(channel, self._server.name):

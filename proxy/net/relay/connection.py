@@ -63,11 +63,11 @@ class Connection(Outgoing):
         if self.closed or self.securing:
             return
         if mask & _WRITABLE:
-            if self.pending is not None or self.fin_wanted:
+            if self.pending is not None or self.fin_wanted or (self.channel is not None and self.channel.unsent):
                 self.flush()
             if self.peer is not None and self.peer.pipe is not None:
                 self.peer.read(0)
-        if (mask & _READABLE or not mask or self._read_waits_for_room()) and not self.closed:
+        if (mask & _READABLE or not mask) and not self.closed:
             if self.ended:
                 if self.broken or mask & select.EPOLLERR:
                     self._gone()
@@ -75,10 +75,6 @@ class Connection(Outgoing):
                 relay.pump(self, mask)
             else:
                 self.read(mask)
-
-    def _read_waits_for_room(self) -> bool:
-        """Whether OpenSSL has to write before it can read on: an answer to a KeyUpdate, RFC 8446 4.6.3."""
-        return self.channel is not None and self.channel.connection.want_write()
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours in `ready`: end this session, loudly, and no other."""

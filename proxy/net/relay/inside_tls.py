@@ -1,8 +1,9 @@
 """Reading a connection that is in TLS (bridge mode): the session's bytes to the carrier, the relay's to the other side.
 
-The counterpart of the plain loop in `connection` and of `relay.pump`.  What differs: OpenSSL gives one record at a time
-and may hold decrypted bytes for which no event will come, so it is read until it has nothing; and an end may be one
-without close_notify, which `TlsChannel.clean_end` tells and the carrier passes on as such.
+The counterpart of the plain loop in `connection` and of `relay.pump`.  What differs: the channel
+gives one record at a time and may hold bytes for which no event will come, so it is read until it has nothing, or its
+portion of this turn is used up; and an end may be one without close_notify, which `TlsChannel.clean_end` tells and the
+carrier passes on as such.
 
 A fault inside TLS (a damaged record, an alert) is taken for a reset: nothing that comes behind it can be believed, and
 the other side must not take what it has for the whole.
@@ -40,15 +41,17 @@ def read(source: Connection, mask: int) -> None:
     for _ in range(RECORDS_A_TURN):
         size = MAX_RECORD if source.relaying else source.piece
         try:
-            data = b"" if not quiet and channel.ended_bare() else receive(size)
+            data = receive(size)
         except OSError:
             source.finished(True)
             return
         except TlsProblem:
-            # One that we have ended without close_notify answers so (OpenSSL by itself): that is its end, not a fault.
+            # One that we have ended without close_notify answers so (OpenSSL's own default): its end, not a fault.
             source.finished(source.clean or not source.fin_sent)
             return
         if data is None:
+            if channel.more:
+                break
             source.may_read = False
             return
         if not data:

@@ -157,6 +157,12 @@ class Outgoing(ABC):
             self.pending = None
             if self.peer is not None:
                 self.peer.resume(PEER_FULL)
+        elif self.channel is not None:
+            try:
+                self.channel.flush()  # what TLS itself has to say
+            except OSError:
+                self._unsendable()
+                return
         self._settle()
 
     def _settle(self) -> None:

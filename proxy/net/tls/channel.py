@@ -4,20 +4,30 @@ A channel is made on a socket from which nothing of the TLS has been read, with 
 one of the two roles.  `handshake` is called on every edge until it is done; towards a server `judge` then
 decides, before anything is sent.  After that `recv` and `send` are as on a non-blocking socket, but that
 "would block" is None and 0 instead of an exception.  The owner keeps the socket, watches it edge-triggered
-for both directions, and after any edge tries again what it wanted: so it never matters whether TLS wanted to
-read in order to write, or the reverse.
+for both directions, and after any edge tries again what it wanted.
+
+OpenSSL never sees the socket: given one, it reads as long as bytes come, and a peer that sends what brings no data
+(HelloRequest, KeyUpdate) as fast as the network goes would keep every other session waiting.  It gets and gives bytes
+in memory, and one call of `handshake` or `recv` takes one portion of them from the kernel: `PORTION`, which is 150
+KeyUpdates, or `LARGE_PORTION` while they bring data.  With `more` the owner calls again after others had their turn.
 
 What to keep to:
 
-- `recv` until it says None: what TLS has decrypted already raises no further edge on the socket.
+- `recv` until it says None: what OpenSSL holds already raises no further edge on the socket.  With `more` after a None,
+  as after a False of `handshake`, take another turn.
 - After a `send` that took less than it was given, the next data begins with the rest, and is no shorter than
-  that rest or 16 KiB: a record that is already encrypted waits inside OpenSSL.
+  that rest or 16 KiB: a record that is already encrypted waits here.
+- When the socket can be written to and nothing else is to be sent, `flush` if there is something `unsent`.
 - `shutdown` (close_notify, RFC 8446 6.1) when all has been sent.  The owner closes the socket; closing it
   without `shutdown` is an end without close_notify, which the other side can tell from a whole one.
 
 An end is b"" from `recv`; `clean_end` then says whether close_notify was seen.  After close_notify from the
 peer `send` still works, and after our own `recv` does: TLS half-close, which RFC 8446 allows and TLS 1.2
-peers mostly do not.
+peers mostly do not.  An end without close_notify is answered by no alert: many servers close so, and would answer that
+with a reset.
+
+Limits: `MAX_HANDSHAKE` bytes from the peer in a handshake; what `proxy.net.tls.records` says of records without data;
+`MAX_UNSENT` bytes of TLS's own that the peer does not read.
 
 Raises: OSError for what the socket did, as the bare socket would (a reset: ConnectionResetError);
 `TlsProblem` for what went wrong inside TLS, with a reason in words.  After either, only closing is left; but
@@ -26,12 +36,8 @@ after an OSError from `send`, `recv` first gives what the peer had sent: a serve
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 import socket
-from fcntl import ioctl
-from termios import FIONREAD
+from typing import Final
 
 from OpenSSL import SSL
 
@@ -48,6 +54,8 @@ from proxy.net.tls.contexts import (
 )
 from proxy.net.tls.identity import ChainNotes, Verdict, judge, literal_address
 from proxy.net.tls.problem import TlsProblem
+from proxy.net.tls.reasons import explain
+from proxy.net.tls.records import Records
 
 __all__ = [
     "Credential",
@@ -64,29 +72,12 @@ __all__ = [
     "server_side",
 ]
 
-_TCP_CLOSE = 7  # in tcpi_state, the first byte of Linux's struct tcp_info
-
-_NOTHING = bytes(4)  # FIONREAD's int
-
-MAX_RECORD = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL's recv never gives more
-
-_ALERT = re.compile(r"(?:tlsv1|tlsv13|sslv3|ssl/tls|tls) alert (.+)")  # OpenSSL 4 says "tls" of all
-_REASONS = {
-    "wrong version number": "the {peer} did not answer with TLS",
-    "http request": "the {peer} did not answer with TLS",
-    "https proxy request": "the {peer} did not answer with TLS",
-    "packet length too long": "the {peer} did not answer with TLS",
-    "unsupported protocol": "the {peer} offers no TLS version that is allowed here",
-    "no protocols available": "no TLS version is left that is allowed here",
-    "no shared cipher": "no cipher suite in common with the {peer}",
-    "unexpected eof while reading": "the {peer} closed the connection",
-    "decryption failed or bad record mac": "a record from the {peer} was damaged",
-    "ee key too small": "the key of the {peer}'s certificate is too weak",
-    "ca key too small": "the key of a CA of the {peer}'s certificate is too weak",
-    "ca md too weak": "the signature algorithm of the {peer}'s certificate is too weak",
-    "dh key too small": "the {peer}'s Diffie-Hellman key is too weak",
-    "certificate verify failed": "the {peer}'s certificate could not be checked",
-}
+MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL's recv never gives more
+PORTION: Final = 4096  # bytes that OpenSSL is given at once: the most of KeyUpdates that one call has to work off
+LARGE_PORTION: Final = 16640  # ... while they bring data: a record of the largest size, RFC 8446 5.2
+MAX_HANDSHAKE: Final = 262144
+MAX_UNSENT: Final = 32768  # that wait for the socket: a record of the owner's, and TLS's own answers
+LARGEST_OUT: Final = 20000  # more than a record
 
 
 class TlsChannel:
@@ -96,37 +87,40 @@ class TlsChannel:
     """
 
     __slots__ = (
-        "_connection_recv",
-        "_connection_send",
-        "_ended",
-        "_fileno",
-        "_sock",
-        "clean_end",
-        "connection",
-        "peer",
-    )
+        "_drained", "_dry", "_ended", "_notified", "_out", "_owed", "_portion", "_records", "_reset", "_sock",
+        "clean_end", "connection", "more", "peer", "received",
+    )  # fmt: skip
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str) -> None:
         self.connection = connection
         self.peer = peer
         self.clean_end = False  # the peer's close_notify was seen
-        self._ended = False  # the peer has ended, in whatever way
+        self.more = False  # `handshake` or `recv` stopped at its portion: the socket may hold more, without an event
+        self.received = 0  # bytes of the handshake that came from the peer
         self._sock = sock
-        self._fileno = sock.fileno
-        self._connection_recv = connection.recv
-        self._connection_send = connection.send
+        self._ended = False  # the peer has ended, in whatever way
+        self._notified = False  # our close_notify is out, or can't be
+        self._reset: OSError | None = None  # what a send was told; a reset is told by the kernel only once
+        # what goes out
+        self._out = b""  # records that the socket did not take yet
+        self._owed = 0  # bytes of the owner's that are in them
+        # what comes in
+        self._portion = PORTION
+        self._dry = False  # OpenSSL has no whole record
+        self._drained = False  # the last receive took all that the kernel had
+        self._records = Records()
 
     @classmethod
     def towards_client(cls, context: SSL.Context, sock: socket.socket) -> TlsChannel:
         """We are the TLS server."""
-        connection = SSL.Connection(context, sock)
+        connection = SSL.Connection(context, None)
         connection.set_accept_state()
         return cls(connection, sock, "client")
 
     @classmethod
     def towards_server(cls, context: SSL.Context, sock: socket.socket, name: str) -> TlsChannel:
         """We are the TLS client.  `name` goes out as SNI unless it is an address (RFC 6066 3) or empty."""
-        connection = SSL.Connection(context, sock)
+        connection = SSL.Connection(context, None)
         connection.set_app_data(ChainNotes())
         connection.set_connect_state()
         if server_name := _sni(name):
@@ -134,113 +128,216 @@ class TlsChannel:
         return cls(connection, sock, "server")
 
     def handshake(self) -> bool:
-        """Go on with the handshake: True when it is done, False when it waits for the socket.
+        """Go on with the handshake: True when it is done, False when it waits for the socket, or its turn is over.
 
         Raises TlsProblem, also for an end and a reset, since nothing but the handshake was under way.
         """
-        if self._fileno() < 0:
+        if self._sock.fileno() < 0:
             raise TlsProblem(f"the connection to the {self.peer} is closed")
+        self.more = False
+        left = PORTION
+        try:
+            while True:
+                done = self._step()
+                self._take_out()
+                if not self._push():
+                    return False
+                if done:
+                    return True
+                if not left:
+                    self.more = True
+                    return False
+                raw = self._sock.recv(left)
+                if not raw:
+                    raise TlsProblem(f"the {self.peer} closed the connection during the TLS handshake")
+                left -= len(raw)
+                self.received += len(raw)
+                if self.received > MAX_HANDSHAKE:
+                    raise TlsProblem(f"the {self.peer} sent {MAX_HANDSHAKE >> 10} KiB and no end of the TLS handshake")
+                self._records.scan(raw)
+                self.connection.bio_write(raw)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            what = (error.strerror or "no reason").lower()
+            raise TlsProblem(f"the {self.peer} was lost during the TLS handshake: {what}") from None
+
+    def _step(self) -> bool:
+        """OpenSSL's part of the handshake, with all that it was given."""
         try:
             self.connection.do_handshake()
-        except (SSL.WantReadError, SSL.WantWriteError):
+        except SSL.WantReadError:
             return False
         except NoCommonProtocol:
-            raise TlsProblem("the client offers ALPN protocols, but not smtp") from None
-        except SSL.SysCallError as error:
-            _empty_error_queue()
-            if error.args[0] <= 0:
-                raise TlsProblem(f"the {self.peer} closed the connection during the TLS handshake") from None
-            what = os.strerror(error.args[0]).lower()
-            raise TlsProblem(f"the {self.peer} was lost during the TLS handshake: {what}") from None
+            reason = "the client offers ALPN protocols, but not smtp"
         except SSL.ZeroReturnError:
-            raise TlsProblem(f"the {self.peer} ended TLS during the handshake") from None
+            reason = f"the {self.peer} ended TLS during the handshake"
         except SSL.Error as error:
-            raise TlsProblem(self._explain(error)) from None
-        return True
+            reason = explain(error, self.peer)
+        else:
+            self._records.handshake_over()
+            return True
+        self._push_alert()
+        raise TlsProblem(reason)
 
     def recv(self, size: int) -> bytes | None:
-        """At most `size` bytes and at most one record; None when there is nothing yet, b"" at the end."""
+        """At most `size` bytes and at most one record; None when there is nothing yet (`more`: or when its turn is
+        over), b"" at the end."""
         if self._ended:
             return b""  # OpenSSL would call it an error, with nothing to say about it
-        if self._fileno() < 0:
-            raise _closed()
+        self.more = False
+        if size > MAX_RECORD:
+            size = MAX_RECORD
+        if not self._dry:
+            data = self._read(size)
+            if data is not None:
+                return data
+        portion = self._portion
         try:
-            return self._connection_recv(size if size < MAX_RECORD else MAX_RECORD)
-        except (SSL.WantReadError, SSL.WantWriteError):
+            raw = self._sock.recv(portion)
+        except BlockingIOError:
+            return None
+        if not raw:
+            if self._reset is not None:
+                raise self._reset
+            self._ended = True
+            return b""
+        self._drained = len(raw) < portion
+        if not self._records.scan(raw):
+            raise self._too_much_junk()
+        self.connection.bio_write(raw)
+        data = self._read(size)
+        if data is None:
+            self._portion = PORTION
+            self.more = not self._drained
+        else:
+            self._portion = LARGE_PORTION
+        return data
+
+    def _read(self, size: int) -> bytes | None:
+        """What OpenSSL makes of what it was given."""
+        try:
+            data = self.connection.recv(size)
+        except SSL.WantReadError:
+            self._dry = True
+            if self._records.all_processed():
+                self._answer_junk()
             return None
         except SSL.ZeroReturnError:
             self._ended = self.clean_end = True
             return b""
-        except SSL.SysCallError as error:
-            _empty_error_queue()
-            if error.args[0] <= 0:
-                self._ended = True
-                return b""
-            raise OSError(error.args[0], os.strerror(error.args[0])) from None
         except SSL.Error as error:
-            raise TlsProblem(self._explain(error)) from None
+            self._push_alert()
+            raise TlsProblem(explain(error, self.peer)) from None
+        self._dry = self._records.gave_data() and len(data) < size
+        return data
+
+    def _answer_junk(self) -> None:
+        """There were records without data: OpenSSL may have answered."""
+        if self._records.too_many:
+            raise self._too_much_junk()
+        self._take_out()
+        if len(self._out) > MAX_UNSENT:
+            raise TlsProblem(f"the {self.peer} asks for answers in TLS and does not read them")
+        try:
+            self._push()
+        except OSError:
+            pass  # what the peer had said before is still to be read
+
+    def _too_much_junk(self) -> TlsProblem:
+        return TlsProblem(f"the {self.peer} sends TLS records without data")
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much of `data` as the socket takes; how much that was, 0 when it takes nothing now."""
         size = len(data)
-        sent = 0
-        if not size:
+        if not size or not self._push():
             return 0
-        rest: bytes | bytearray | memoryview = data
+        sent, self._owed = self._owed, 0
         try:
-            while True:
-                self._look_before_sending()
-                # one record a call: pyOpenSSL turns SSL_MODE_ENABLE_PARTIAL_WRITE on, and moving buffers too
-                sent += self._connection_send(rest)
-                if sent == size:
-                    return sent
-                rest = memoryview(data)[sent:]
-        except (SSL.WantWriteError, SSL.WantReadError):
-            return sent
-        except SSL.SysCallError as error:
-            _empty_error_queue()
-            if error.args[0] <= 0:
-                raise BrokenPipeError(f"the {self.peer} closed the connection") from None
-            raise OSError(error.args[0], os.strerror(error.args[0])) from None
+            while sent < size:
+                # one record a call: pyOpenSSL turns SSL_MODE_ENABLE_PARTIAL_WRITE on
+                taken = self.connection.send(memoryview(data)[sent:] if sent else data)
+                self._take_out()
+                if not self._push():
+                    self._owed = taken
+                    break
+                sent += taken
+        except SSL.WantReadError:
+            self._sock.send(b"")  # the handshake is not over; of a closed socket that is told as of any other
         except SSL.ZeroReturnError:
             raise BrokenPipeError(f"the {self.peer} ended TLS") from None
         except SSL.Error as error:
-            raise TlsProblem(self._explain(error)) from None
+            raise TlsProblem(explain(error, self.peer)) from None
+        return sent
+
+    def _take_out(self) -> None:
+        """What OpenSSL has put out, behind what waits already."""
+        try:
+            while True:
+                out = self.connection.bio_read(LARGEST_OUT)
+                self._out = self._out + out if self._out else out
+                if len(out) < LARGEST_OUT:
+                    return
+        except SSL.WantReadError:
+            return
+
+    def _push(self) -> bool:
+        """Send what waits.  False when the socket does not take all of it now.  Raises OSError."""
+        out = self._out
+        if not out:
+            return True
+        try:
+            sent = self._sock.send(out)
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:
+            raise  # we have ended this direction, or the reset was told already
+        except OSError as error:
+            self._reset = error
+            raise
+        self._out = out[sent:]
+        return not self._out
+
+    def _push_alert(self) -> None:
+        """TLS has failed and OpenSSL wants to say why."""
+        self._take_out()
+        try:
+            self._push()
+        except OSError:
+            pass  # nobody is left to be told
+
+    def flush(self) -> bool:
+        """Send what TLS itself has to say, such as an answer to a KeyUpdate.  False when the socket takes nothing now.
+
+        Raises OSError.
+        """
+        return self._push()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for the socket."""
+        return bool(self._out)
 
     def shutdown(self) -> bool:
         """Send close_notify.  False when the socket takes nothing now: call again.  Never raises."""
-        if self._fileno() < 0:
-            return True
         try:
-            self.connection.shutdown()
-        except (SSL.WantWriteError, SSL.WantReadError):
-            return not self.connection.want_write()
-        except (SSL.Error, OSError):
-            _empty_error_queue()  # the connection is broken: nobody is left to be told
-        return True
-
-    def ended_bare(self) -> bool:
-        """Whether a FIN without close_notify is all that is left: the end, found without asking OpenSSL.
-
-        OpenSSL would answer it with an alert, and a peer that has closed (many servers do it so) answers that with a
-        reset: an ordinary end would look like a lost connection, to the log and to the other side.
-
-        Raises OSError, which the kernel tells only once: a reset is none that `recv` could still find.
-        """
-        if self._ended or self.connection.pending():
-            return False
-        try:
-            self._ended = self._sock.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        return self._ended
+            if not self._notified:
+                self._notified = True
+                try:
+                    self.connection.shutdown()
+                except SSL.Error:
+                    pass  # TLS is broken: there is nothing to end
+                self._take_out()
+            return self._push()
+        except OSError:
+            return True  # nobody is left to be told
 
     def has_more(self) -> bool:
-        """Whether the kernel holds bytes from the peer, after a `recv` that gave a whole record.
+        """Whether there may be more to receive, after a `recv` that gave something.
 
-        False is worth an attempt at `recv`, which would cost ten times as much; whatever comes later is an event.
+        False is worth an attempt at `recv`, which costs a system call; whatever comes later is an event.
         """
-        return ioctl(self._sock, FIONREAD, _NOTHING) != _NOTHING
+        return not (self._dry and self._drained)
 
     @property
     def pending(self) -> int:
@@ -266,55 +363,6 @@ class TlsChannel:
     def alpn(self) -> str:
         """The protocol agreed on, "smtp" or ""."""
         return self.connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace")
-
-    def _look_before_sending(self) -> None:
-        """Raise ConnectionResetError if the peer has reset the connection, OSError if the owner has closed it.
-
-        A write that fails inside OpenSSL spoils reading too, and a reply that lies there would be lost: the message it
-        is about would come twice.  What is left is a reset within the microseconds between this look and the write.
-        """
-        if self._fileno() < 0:
-            raise _closed()
-        try:
-            state = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        except OSError:
-            return  # not TCP
-        if state[0] == _TCP_CLOSE:
-            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-
-    def _explain(self, error: SSL.Error) -> str:
-        """OpenSSL's reason, in our words where we have better ones."""
-        queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
-        reasons = [str(entry[2]) for entry in queue]
-        for reason in reasons:
-            if alert := _ALERT.fullmatch(reason):
-                return f"the {self.peer} sent the TLS alert '{alert[1]}'"
-            if known := _REASONS.get(reason):
-                return known.format(peer=self.peer)
-        told = next((reason for reason in reasons if reason), "unknown")
-        return f"TLS with the {self.peer} failed: {told[:100]}"
-
-
-def _closed() -> OSError:
-    """OpenSSL keeps the number of the descriptor, which by now may be another session's."""
-    return OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-
-_spare: list[SSL.Context] = []
-
-
-def _empty_error_queue() -> None:
-    """Take what a failed system call has left in OpenSSL's error queue, which is the whole thread's.
-
-    pyOpenSSL leaves it there, and before OpenSSL 4 the next session that merely has to wait is told of this one's
-    reset (SSL_get_error(3): "the current thread's error queue must be empty before the TLS/SSL I/O operation").
-    """
-    if not _spare:
-        _spare.append(SSL.Context(SSL.TLS_CLIENT_METHOD))
-    try:
-        _spare[0].load_verify_locations(None)  # fails at once, and raises with all that is in the queue
-    except SSL.Error:
-        pass
 
 
 def _sni(name: str) -> bytes:

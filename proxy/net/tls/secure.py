@@ -158,6 +158,8 @@ class Handshake:
             return
         if done:
             self._finish(self._channel, "")
+        elif self._channel.more:
+            self._poller.soon(self)
 
     def deadline_passed(self, now: float) -> None:
         """It took too long."""

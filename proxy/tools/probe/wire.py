@@ -163,7 +163,7 @@ class Wire:
         deadline = time.monotonic() + self._timeout
         try:
             while not channel.handshake():
-                if not self._wait(deadline, select.POLLOUT if channel.connection.want_write() else select.POLLIN):
+                if not self._wait(deadline, select.POLLOUT if channel.unsent else select.POLLIN):
                     raise NoAnswer("the TLS handshake does not end")
         except TlsProblem as problem:
             raise NoAnswer(f"the TLS handshake failed: {problem.reason}") from None
