@@ -1,16 +1,19 @@
-"""The drop-ins with the real systemd: bridge mode with keys as credentials, interception, recorded transcripts."""
+"""The drop-ins with the real systemd: bridge mode with a key that stays root's, interception, recorded transcripts."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import smtplib
+import ssl
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 from proxy.tools.strict_client import StrictClient
 from tests import certificates
 from tests.loopback import TOP, wait_until
 from tests.systemd.conftest import CERTIFICATE, FAR, IN_FAR, MAIL, MAKE_FAR, start_server
 from tests.systemd.machine import CONFIGURATION, PREFIX, Machine
+from tests.systemd.senders import Senders
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.alone]
 
@@ -30,8 +33,8 @@ BRIDGE = """
 mode = "bridge"
 verify_name = "mail.domain1.com"
 ca_file = "/etc/ehlo-proxy/server-ca.pem"
-certificate = "/run/credentials/{unit}/tls-certificate"
-key = "/run/credentials/{unit}/tls-key"
+certificate = "/run/ehlo-proxy-tls/certificate.pem"
+key = "/run/ehlo-proxy-tls/key.pem"
 """
 MESSAGE = b"Subject: hello\r\n\r\nThrough port 25.\r\n"
 
@@ -51,16 +54,51 @@ def send(machine: Machine, ca: str, host: str = "127.0.0.1") -> None:
     assert sent.sent, sent
 
 
-@pytest.mark.parametrize("unit", [OWN, ACTIVATED])
-def test_bridge_mode_has_its_key_from_root_alone(machine: Machine, unit: str, tmp_path: Path) -> None:
-    ours = certificates.make("good")
-    machine.write("/etc/ehlo-proxy/tls/certificate.pem", ours.certificate_pem)
-    machine.write("/etc/ehlo-proxy/tls/key.pem", ours.key_pem, 0o600)
-    machine.run("chmod 700 /etc/ehlo-proxy/tls")
+PEER = "/root/peer"  # what a certificate authority's program would keep, as certbot does: links to the newest pair
+
+
+def renew(machine: Machine, *, fits: bool = True) -> str:
+    """Another pair where the program of the authority keeps it; its serial number."""
+    made, other = (certificates.root().issue(certificates.NAME) for _ in range(2))
+    machine.write(f"{PEER}/fullchain.pem", made.certificate_pem)
+    machine.write(f"{PEER}/privkey.pem", (made if fits else other).key_pem, 0o600)
+    return serial(made.certificate_pem)
+
+
+def serial(pem: str | bytes) -> str:
+    return str(load_pem_x509_certificate(pem.encode() if isinstance(pem, str) else pem).serial_number)
+
+
+def shown(machine: Machine) -> str:
+    """The serial number of the certificate that a client is shown."""
+    context = ssl.create_default_context(cadata=certificates.root().pem.decode())
+    with machine.network(), smtplib.SMTP("127.0.0.1", 25, timeout=20) as client:
+        client.ehlo("renewal.example")
+        context.check_hostname = False
+        client.starttls(context=context)
+        assert isinstance(client.sock, ssl.SSLSocket)
+        der = client.sock.getpeercert(True)
+        assert der is not None
+        return serial(ssl.DER_cert_to_PEM_cert(der))
+
+
+def bridge(machine: Machine, unit: str, *, workers: int = 1) -> str:
+    """Bridge mode running; the serial number of its certificate."""
+    first = renew(machine)
+    machine.run(f"chmod 700 {PEER}; mkdir -p /etc/ehlo-proxy/tls; chmod 700 /etc/ehlo-proxy/tls")
+    machine.run(f"ln -sf {PEER}/fullchain.pem /etc/ehlo-proxy/tls/certificate.pem")
+    machine.run(f"ln -sf {PEER}/privkey.pem /etc/ehlo-proxy/tls/key.pem")
     machine.write("/etc/ehlo-proxy/server-ca.pem", machine.path(CERTIFICATE).read_bytes())
-    machine.write(CONFIGURATION, ROUTE.format(listen=LISTEN[unit]) + BRIDGE.format(unit=unit))
+    head = f'[service]\nworkers = {workers}\n[admin]\nlisten = "127.0.0.1:9925"\n'
+    machine.write(CONFIGURATION, head + ROUTE.format(listen=LISTEN[unit]) + BRIDGE)
     machine.drop_in(unit, "bridge")
     machine.start(unit)
+    return first
+
+
+@pytest.mark.parametrize("unit", [OWN, ACTIVATED])
+def test_bridge_mode_has_its_key_from_root_alone(machine: Machine, unit: str) -> None:
+    bridge(machine, unit)
     send(machine, certificates.root().pem.decode())
     (end,) = machine.events(unit, "session-end")
     assert "tls=bridge" in end
@@ -68,23 +106,49 @@ def test_bridge_mode_has_its_key_from_root_alone(machine: Machine, unit: str, tm
     (saved,) = machine.path(MAIL).iterdir()
     assert saved.read_bytes().endswith(MESSAGE)
     uid = machine.run(f"awk '/^Uid/ {{print $2}}' /proc/{machine.main_pid(unit)}/status")
-    machine.run(f"setpriv --reuid={uid} --regid={uid} --clear-groups cat /etc/ehlo-proxy/tls/key.pem", fails=True)
+    service = f"setpriv --reuid={uid} --regid={uid} --clear-groups"
+    other = "setpriv --reuid=1234 --regid=1234 --clear-groups"
+    machine.run(f"{service} cat /run/ehlo-proxy-tls/key.pem")
+    for who, what in (
+        (service, "cat /etc/ehlo-proxy/tls/key.pem"),
+        (service, "touch /run/ehlo-proxy-tls/key.pem"),
+        (service, "ln -s /etc/shadow /run/ehlo-proxy-tls/key.new"),
+        (other, "cat /run/ehlo-proxy-tls/key.pem"),
+        (other, "ls /run/ehlo-proxy-tls"),
+    ):
+        machine.run(f"{who} {what}", fails=True)
+    machine.run(f"systemctl stop {unit}; test ! -e /run/ehlo-proxy-tls")
 
-    machine.run(f"systemctl reload {unit}")
-    wait_until(lambda: machine.events(unit, "reload"), 10, "a reload")
-    renewed = certificates.make("good")
-    machine.write("/etc/ehlo-proxy/tls/certificate.pem", renewed.certificate_pem)
-    machine.run(f"systemctl restart {unit}")
-    send(machine, certificates.root().pem.decode())
-    machine.run(f"systemctl stop {unit}; test ! -e /run/credentials/{unit}/tls-key")
+
+@pytest.mark.parametrize(("unit", "workers"), [(OWN, 1), (OWN, 2), (ACTIVATED, 1)])
+def test_a_renewal_is_a_reload(machine: Machine, unit: str, workers: int) -> None:
+    """No restart, no connection refused; and a pair that does not fit changes nothing."""
+    first = bridge(machine, unit, workers=workers)
+    pid = machine.main_pid(unit)
+    assert shown(machine) == first
+    with Senders(machine, 50) as senders:
+        second = renew(machine)
+        machine.run(f"systemctl reload {unit}")
+        wait_until(lambda: shown(machine) == second, 10, "the new certificate")
+        renew(machine, fits=False)
+        told = machine.run(f"systemctl reload {unit}", fails=True)
+        assert f"Job for {unit} failed" in told
+        assert [shown(machine) for _ in range(4)] == [second] * 4
+        assert "the last reload failed" in machine.show(unit, "StatusText")
+        assert len(machine.events(unit, "reload-failed")) == 1
+        third = renew(machine)
+        machine.run(f"systemctl reload {unit}")
+        wait_until(lambda: shown(machine) == third, 10, "the newest certificate")
+        wait_until(lambda: "failed" not in machine.show(unit, "StatusText"), 10, "a status without it")
+    assert senders.ended == {"completed": senders.ended["completed"]}
+    assert (machine.main_pid(unit), machine.show(unit, "NRestarts")) == (pid, "0")
 
 
 def test_bridge_mode_without_its_drop_in_says_what_is_missing(machine: Machine) -> None:
     ours = certificates.make("good")
     machine.write("/etc/ehlo-proxy/certificate.pem", ours.certificate_pem)
     machine.write("/etc/ehlo-proxy/key.pem", ours.key_pem)
-    bridge = BRIDGE.replace("/run/credentials/{unit}/tls-", "/etc/ehlo-proxy/")
-    bridge = bridge.replace("proxy/certificate", "proxy/certificate.pem").replace("proxy/key", "proxy/key.pem")
+    bridge = BRIDGE.replace("/run/ehlo-proxy-tls/", "/etc/ehlo-proxy/")
     machine.write("/etc/ehlo-proxy/server-ca.pem", machine.path(CERTIFICATE).read_bytes())
     machine.write(CONFIGURATION, ROUTE.format(listen=LISTEN[OWN]) + bridge)
     machine.run(f"systemctl start {OWN}", fails=True)

@@ -96,15 +96,26 @@ def test_ten_reloads_under_load_lose_no_session(running: Machine) -> None:
 def test_a_bad_file_fails_the_reload_with_every_error_and_changes_nothing(running: Machine) -> None:
     pid = running.main_pid(UNIT)
     running.write(CONFIGURATION, CONFIG + "max_sesions = 5\nmax_sessions_per_client = -1\n")
-    running.run(f"systemctl reload {UNIT}", fails=True)
-    told = running.run(f"journalctl --sync; journalctl --no-pager -o cat -u {UNIT}")
-    assert "max_sesions" in told
-    assert "max_sessions_per_client" in told
-    assert "reload" not in [line.split(" ")[0] for line in told.splitlines()]
+    said = running.run(f"systemctl reload {UNIT}", fails=True)
+    assert f"Job for {UNIT} failed" in said
+    assert "systemctl status" in said
+    (failed,) = wait_until(lambda: running.events(UNIT, "reload-failed"), 10, "that it failed")
+    assert "max_sesions" in failed
+    assert "max_sessions_per_client" in failed
+    assert running.events(UNIT, "reload") == []
+    status = running.run(f"systemctl status --no-pager {UNIT} || true")
+    assert "the last reload failed" in status
+    assert "max_sesions" in status
+    read = 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:9925/metrics").read().decode())'
+    metrics = running.run(f"python3 -c '{read}'")
+    assert re.search(r'^ehlo_proxy_config_reloads_total\{result="failed"\} 1(\.0)?$', metrics, re.M)
     assert (running.show(UNIT, "ActiveState"), running.main_pid(UNIT)) == ("active", pid)
     with Senders(running, 20) as senders:
         time.sleep(0.5)
     assert senders.ended == {"completed": senders.ended["completed"]}
+    running.write(CONFIGURATION, CONFIG)
+    running.run(f"systemctl reload {UNIT}")
+    wait_until(lambda: "failed" not in running.show(UNIT, "StatusText"), 10, "a status without it")
 
 
 def test_stopping_lets_a_message_end_tells_who_waits_and_is_well(running: Machine) -> None:
