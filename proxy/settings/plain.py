@@ -51,7 +51,25 @@ def workers(value: object) -> int:
     if value == "auto":
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
-        raise unfit(value, 'a whole number from 1 to 1024, or "auto"', "auto" if isinstance(value, str) else None)
+        near = None
+        if isinstance(value, str):
+            near = value if value.isdigit() and 1 <= int(value[:5]) <= 1024 else "auto"
+        raise unfit(value, 'a whole number from 1 to 1024, or "auto"', near)
+    return value
+
+
+def security_level(value: object) -> str | int:
+    """ "default", or OpenSSL's level 0, 1 or 2."""
+    if value == "default" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2):
+        return value
+    raise unfit(value, '"default", 0, 1 or 2', value if isinstance(value, str) and value in ("0", "1", "2") else None)
+
+
+def permissions(value: object) -> str:
+    """The permissions of a file in octal, as text: "0660"."""
+    if not isinstance(value, str) or not re.match(r"0?[0-7]{3}\Z", value):
+        near = f"0{value:o}" if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777 else None
+        raise unfit(value, 'permissions in octal, as text, such as "0660"', near)
     return value
 
 

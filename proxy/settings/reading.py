@@ -85,7 +85,7 @@ class Reading:
             path = key_path(where, name)
             one = known.get(name)
             if one is None:
-                near = self.meant(name, known)
+                near = self.meant(name, known, where)
                 self.report(path, value, "a known key", near)
                 self.unread.add(key_path(where, near or ""))
             elif "table" in one.metadata:
@@ -106,12 +106,20 @@ class Reading:
             read = os.path.join(os.path.dirname(self.file), read)
         values[name] = read
 
-    def meant(self, name: str, known: Mapping[str, object]) -> str | None:
-        """The key that a misplaced or misspelt one was probably meant to be."""
+    def meant(self, name: str, known: Mapping[str, object], where: str = "") -> str | None:
+        """The key or table that a misplaced or misspelt one was probably meant to be; `where`: the table around it."""
         homes = [
-            f"{title}.{path}"
+            path
             for title, kind in self.everywhere.items()
-            for path, _ in declared(kind)
+            for path in dict.fromkeys(part for key, _ in declared(kind) for part in _ways(f"{title}.{key}"))
             if path.rpartition(".")[2] == name
         ]
-        return " or ".join(homes) or nearest(name, known) or nearest(name, self.everywhere)
+        near = [path for path in homes if path.startswith(where.partition("[")[0] + ".")]
+        return " or ".join(near or homes) or nearest(name, known) or nearest(name, self.everywhere)
+
+
+def _ways(path: str) -> Iterator[str]:
+    """`route.tls.mode`, and the tables on the way to it: `route.tls`."""
+    while "." in path:
+        yield path
+        path = path.rpartition(".")[0]

@@ -23,6 +23,7 @@ MAX_DOMAIN: Final = 255  # RFC 5321 4.5.3.1.2
 # ehlo-line = ehlo-keyword *( SP ehlo-param )
 EHLO_LINE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*\Z")
 FIELD_KEYWORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*\Z")
+MECHANISM: Final = re.compile(r"[A-Za-z0-9_-]{1,20}\Z")  # sasl-mech = 1*20mech-char, RFC 4422 3.1
 MAX_EHLO_LINE: Final = 512 - len("250-\r\n")  # RFC 5321 4.5.3.1.5, the code and the line end counted
 
 
@@ -53,6 +54,16 @@ def keyword(value: object) -> str:
         near = first if first != word and FIELD_KEYWORD.match(first) else None
         raise unfit(value, 'one EHLO keyword, such as "CHUNKING"', near)
     return word.upper()
+
+
+def hidden(value: object) -> str:
+    """What `remove` hides: a keyword, or one mechanism as `AUTH:NTLM`, in capitals."""
+    word, colon, mechanism = text(value).partition(":")
+    if not colon:
+        return keyword(value)
+    if word.upper() != "AUTH" or not MECHANISM.match(mechanism):
+        raise unfit(value, 'one EHLO keyword, such as "CHUNKING", or one mechanism, such as "AUTH:NTLM"')
+    return f"AUTH:{mechanism.upper()}"
 
 
 def ehlo_line(value: object) -> str:

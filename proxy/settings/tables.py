@@ -53,8 +53,26 @@ class Admin:
     listen: Endpoint | None = setting(
         values.endpoint,
         "",
-        "Address and port of /metrics, /healthz, /readyz, /status.json and the status page; empty: none.",
+        'Address and port, or "unix:PATH", of /metrics, /healthz, /readyz, /status.json and the status page;'
+        " empty: none.",
     )
+    health_listen: Endpoint | None = setting(
+        values.endpoint,
+        "",
+        'Address and port, or "unix:PATH", for a balancer: /healthz and /readyz, nothing else; empty: none.',
+    )
+    allow_clients: tuple[Network, ...] = setting(
+        plain.listed(values.network, "networks"),
+        [],
+        "Networks that may use `listen`, others get 403; empty: anyone who reaches it. Not for a UNIX socket, nor for"
+        " health_listen.",
+    )
+    host_names: tuple[str, ...] = setting(
+        plain.listed(values.server_name, "host names"),
+        [],
+        "Further names that a request's Host may say, as behind a reverse proxy; others get 421.",
+    )
+    mode: str = setting(plain.permissions, "0660", "Permissions of the UNIX socket; a stale socket is removed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +92,22 @@ class Repair:
         " empty: the banner's, else the destination's.",
     )
     remove: tuple[str, ...] = setting(
-        plain.listed(smtp.keyword, "keywords"), [], "EHLO keywords that no client is shown."
+        plain.listed(smtp.hidden, "keywords"),
+        [],
+        "EHLO keywords that clients are not shown, in clear and in bridge mode;"
+        ' "AUTH:NTLM" is one mechanism, and CHUNKING takes BINARYMIME along.',
     )
     add: tuple[str, ...] = setting(
         plain.listed(smtp.ehlo_line, "EHLO lines"), [], "EHLO lines that every client is shown, behind the greeting."
     )
     unterminated_after: float = setting(
         plain.span, "15s", 'Silence after a "250-" line that means that the reply is over.'
+    )
+    client_name: str = setting(
+        smtp.domain,
+        "",
+        "The name that a client's EHLO or HELO goes on with when its own is none that RFC 5321 allows, or has no dot;"
+        " empty: untouched.",
     )
 
 
@@ -114,8 +141,11 @@ class Tls:
         'What the server must prove: its name, by a trusted certificate ("hostname"), a known key ("pin"),'
         ' or nothing ("none").',
     )
-    verify_name: str = setting(
-        values.server_name, "", "The name that the server's certificate must have; empty: the destination's."
+    verify_name: tuple[str, ...] = setting(
+        values.verified_names,
+        [],
+        'Names of which the server\'s certificate must have one, ".domain1.com" being any below it;'
+        ' empty: the destination\'s, with "mx:DOMAIN" the domain and what is below it.',
     )
     ca_file: str = setting(
         plain.text, "", "PEM file with the authorities that are trusted; empty: the system's.", path=True
@@ -127,6 +157,22 @@ class Tls:
     client_key: str = setting(plain.text, "", "PEM file with its private key, not encrypted.", path=True)
     minimum_version: str = setting(
         plain.choice("1.0", "1.1", "1.2", "1.3"), "1.2", "The oldest version of TLS that is spoken, on either side."
+    )
+    client_minimum_version: str = setting(
+        plain.choice("", "1.0", "1.1", "1.2", "1.3"), "", "The same towards the client alone; empty: minimum_version."
+    )
+    server_minimum_version: str = setting(
+        plain.choice("", "1.0", "1.1", "1.2", "1.3"), "", "The same towards the server alone; empty: minimum_version."
+    )
+    groups: str = setting(
+        plain.choice("default", "classic"),
+        "default",
+        'Key exchange towards the server: "classic" is P-256 alone, so that the ClientHello fits one segment.',
+    )
+    security_level: str | int = setting(
+        plain.security_level,
+        "default",
+        'OpenSSL\'s security level towards the server: "default", 0, 1 or 2.',
     )
     keylog: str = setting(
         plain.text,

@@ -7,12 +7,13 @@ kept as written, without the dot at the end; nothing is looked up here.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
 
-from proxy.settings.plain import text
+from proxy.settings.plain import listed, text
 from proxy.settings.problems import Fault, Unfit, nearest, unfit
 
 Address = IPv4Address | IPv6Address
@@ -24,6 +25,9 @@ HOST_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST: Final = re.compile(rf"{HOST_LABEL}(?:\.{HOST_LABEL})*\Z")
 MAX_HOST: Final = 253  # RFC 1035 3.1: 255 octets in the message, length octets counted
 INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}\Z")  # as ip-link names them; IFNAMSIZ is 16
+MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of unix(7) without its NUL
+URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.*)")
+POSTFIX: Final = re.compile(r"\[([A-Za-z0-9_.-]*[A-Za-z_-][A-Za-z0-9_.-]*)\](:[0-9]+)?\Z")  # [name]:25, transport(5)
 SYSTEMD_NAME: Final = re.compile(r"[!-9;-~]{1,255}\Z")  # FileDescriptorName=: printable ASCII without a colon
 
 
@@ -33,8 +37,11 @@ class Endpoint:
 
     host: str
     port: int
+    path: str = ""  # of a UNIX socket, in place of both
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -146,12 +153,20 @@ def host_name(value: str, whole_value: object) -> str:
 
 
 def endpoint(value: object) -> Endpoint | None:
-    """An address and a port, 0 for any free one; None for ""."""
-    if text(value) == "":
+    """An address and a port, 0 for any free one, or `unix:` and an absolute path; None for ""."""
+    expected = 'an address and a port, such as "127.0.0.1:9925", or "unix:" and a path, such as "unix:/run/x/admin"'
+    written = text(value)
+    if written == "":
         return None
+    if written.startswith("unix:"):
+        if not written.startswith("unix:/") or len(os.fsencode(written[5:])) > MAX_SOCKET_PATH:
+            raise unfit(value, f'"unix:" and an absolute path of at most {MAX_SOCKET_PATH} bytes')
+        return Endpoint("", 0, written[5:])
+    if address(written.strip("[]")) is not None:
+        raise unfit(value, expected)  # a port of SMTP's would be no help
     one = listen(value)
     if one.systemd:
-        raise unfit(value, 'an address and a port, such as "127.0.0.1:9925"')
+        raise unfit(value, expected)
     return Endpoint(one.host, one.port)
 
 
@@ -179,6 +194,14 @@ def destination(value: object) -> Destination:
     written = text(value)
     if written == "original":
         return Destination("original", "", 0)
+    if found := URL.match(written):
+        raise unfit(value, 'HOST:PORT, "mx:DOMAIN" or "original", not a URL', found[1].strip("/") or None)
+    if found := POSTFIX.match(written):
+        raise unfit(
+            value,
+            "a name without brackets: a name is looked up by its addresses, never its MX",
+            found[1] + (found[2] or ""),
+        )
     if written.startswith("original:"):
         raise unfit(value, '"original" without a port: `original_ports` has those it may connect to', "original")
     kind: Literal["address", "name", "mx"] = "name"
@@ -212,3 +235,21 @@ def server_name(value: object) -> str:
     if written == "":
         return written
     return address(written.strip("[]")) or host_name(written, value)
+
+
+def verified_names(value: object) -> tuple[str, ...]:
+    """Names of which a certificate has to have one, each a name, an address, or `.domain1.com`: any name below it.
+
+    A lone text is a list of one, and "" is none.
+    """
+    return () if value == "" else _verified_names(value)
+
+
+def _verified_name(value: object) -> str:
+    written = text(value)
+    if written.startswith("."):
+        return f".{host_name(written[1:], value)}"
+    return server_name(value) or host_name(written, value)
+
+
+_verified_names: Final = listed(_verified_name, "names", lone=True)

@@ -132,7 +132,7 @@ def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdic
             return Verdict(False, f"the certificate's key is not pinned: it is sha256:{pin}", not_after)
         if tls.verify != "hostname":
             return Verdict(False, "unknown policy", not_after)
-        wanted = tls.verify_name or destination_name
+        wanted = tls.verify_name[0] if tls.verify_name else destination_name
         notes = connection.get_app_data()
         if not isinstance(notes, ChainNotes) or notes.failed or not (notes.leaf_seen or notes.reasons):
             return Verdict(False, "the chain was not verified", not_after)

@@ -48,7 +48,9 @@ class SecureRoute:
     def towards_server(self, sock: socket.socket, host: str) -> TlsChannel:
         """A channel to a server that was meant by this name or address; `judge` it after the handshake."""
         assert self.contexts.server_side is not None
-        return TlsChannel.towards_server(self.contexts.server_side, sock, self.tls.verify_name or host)
+        return TlsChannel.towards_server(
+            self.contexts.server_side, sock, self.tls.verify_name[0].lstrip(".") if self.tls.verify_name else host
+        )
 
     def accepts(self, channel: TlsChannel, host: str) -> bool:
         """Whether this server's identity meets the route's policy."""

@@ -116,7 +116,7 @@ def test_an_address_is_looked_for_as_an_address(literal: str, ca_file: str) -> N
 
 
 def test_verify_name_stands_in_for_the_destination(ca_file: str) -> None:
-    tls = Tls(verify="hostname", ca_file=ca_file, verify_name="mx.other.example")
+    tls = Tls(verify="hostname", ca_file=ca_file, verify_name=("mx.other.example",))
     assert verdict_on("wrong-name", tls).accepted
     assert not verdict_on("good", tls).accepted
 
