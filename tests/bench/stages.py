@@ -33,6 +33,9 @@ REPLY = b"250-STARTTLS\r\n250-mail.domain1.com\r\n250-8BITMIME\r\n250-PIPELINING
 class Socket:
     """Gives what it was told to give, and takes everything."""
 
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 40001
+
     def __init__(self) -> None:
         self.coming: deque[bytes] = deque()
 

@@ -49,10 +49,7 @@ def ehlo_replied(carrier: Carrier, action: EhloReplied) -> None:
     if carrier.dial is not None:
         carrier.dial.succeeded()
     carrier.route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
-    if carrier.recorder is not None and result.changed:
-        carrier.recorder.repaired(
-            result.before, result.after, [f.id for f in result.findings if f.repaired], monotonic()
-        )
+    carrier.onlooker.repaired(result)
 
 
 def starttls_answered(carrier: Carrier, action: StarttlsAnswered) -> None:
@@ -92,9 +89,7 @@ def release_client(carrier: Carrier, action: ReleaseClient) -> None:
     carrier.client.resume(SESSION_FULL)  # the session has given out all that it held
     assert carrier.session is not None
     carrier.active_at = carrier.session.now
-    if carrier.recorder is not None:
-        carrier.recorder.let_go("client", monotonic(), b"")
-        carrier.looks = True
+    carrier.onlooker.client_let_go()
 
 
 def release_server(carrier: Carrier, action: ReleaseServer) -> None:
@@ -103,13 +98,8 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
     server.relaying = True
     if action.tls and carrier.story.tls == "none":
         carrier.story.tls = "passthrough"
-    if carrier.recorder is not None:
-        if action.tls:
-            carrier.recorder.tls_started(monotonic())
-        else:
-            carrier.recorder.let_go("server", monotonic(), b"")
-    carrier.looks = carrier.recorder is not None
-    carrier.session = None
+    carrier.onlooker.server_let_go(action.tls)
+    carrier.forget_session()
     carrier.active_at = monotonic()
     carrier.set_deadline()
 

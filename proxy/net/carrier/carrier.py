@@ -12,9 +12,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.carrier.actions import DO, TELLS
+from proxy.net.carrier.looking import Onlooker
 from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
 from proxy.net.relay.outgoing import PEER_FULL, SESSION_FULL
-from proxy.net.tls.client_hello import TlsRecordPeek
+from proxy.smtp.session.commands import argument_of
 from proxy.smtp.session.events import (
     Action,
     ToClient,
@@ -24,22 +25,24 @@ from proxy.smtp.session.session import Session
 
 if TYPE_CHECKING:
     from proxy.net.carrier.offers import OffersQuestion
-    from proxy.net.carrier.record import Recorder
     from proxy.net.carrier.route import RouteRuntime
     from proxy.net.going_out.destination import Server
     from proxy.net.going_out.dial import Dial
     from proxy.net.observer import Story
     from proxy.net.tls.secure import Handshake
 
-HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
+RESETS: Final = ("client-reset", "server-reset")
+PEERS_ENDS: Final = ("completed", "client-closed", "server-closed", *RESETS)  # `by` is who ended first
+MAX_NAME: Final = 255  # octets of a client's name that are kept
+JUDGED_AFTER: Final = 0.3  # seconds in which a server that was told QUIT may end, before a client's reset is one
 
 
 class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "found", "half_closed_at", "looks", "offers", "original", "over", "peek",
-        "recorder", "route", "securing_client", "securing_server", "server", "session", "story",
+        "active_at", "client", "dial", "due", "first_to_end", "found", "half_closed_at", "leaving", "offers",
+        "onlooker", "original", "over", "route", "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
@@ -51,9 +54,8 @@ class Carrier:
         self.client = ClientConnection(sock, self, route.poller, route.deadlines)
         self.server: ServerConnection | None = None
         self.dial: Dial | None = None
-        self.peek: TlsRecordPeek | None = None
-        self.recorder: Recorder | None = route.recorders.begin(story, now) if route.recorders is not None else None
-        self.looks = False  # what is relayed is to be shown to `look`
+        recorder = route.recorders.begin(story, now) if route.recorders is not None else None
+        self.onlooker = Onlooker(story, recorder, self._hellos_seen)
         self.securing_client: Handshake | None = None  # the handshakes that are under way
         self.securing_server: Handshake | None = None
         self.offers: OffersQuestion | None = None  # the question about XCLIENT that is under way
@@ -61,6 +63,8 @@ class Carrier:
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
         self.active_at = now
         self.half_closed_at = 0.0
+        self.first_to_end = ""  # client, server
+        self.leaving = False  # the client is gone by a reset, and the server is given a moment to end
         self.found = 0  # findings outside of an EHLO reply
         self.over = False
 
@@ -98,6 +102,7 @@ class Carrier:
         story.destination = (
             f"{server.address}:{server.port}" if ":" not in server.address else f"[{server.address}]:{server.port}"
         )
+        story.source_port = sock.getsockname()[1]
         story.destination_name = server.name if server.name != server.address else ""
         connection = self.server = ServerConnection(sock, self, route.poller, route.deadlines)
         connection.peer = self.client
@@ -133,14 +138,11 @@ class Carrier:
         if session is None:
             return
         self.story.bytes_from_client += len(data)
-        if self.recorder is not None:
-            self.recorder.client_bytes(data, now)
+        self.onlooker.read(True, data, now)
         self.obey(session.client_data(data, now))
         if self.session is None:
-            if self.story.tls == "passthrough" and data[:1] == HANDSHAKE_RECORD:
-                peek = self.peek = TlsRecordPeek()  # the ClientHello is what made the session let go
-                peek.feed_client(data)
-                self.looks = True
+            if self.story.tls == "passthrough":
+                self.onlooker.tls_passes(data)  # the ClientHello is what made the session let go
         elif not session.wants_client:
             self.client.pause(SESSION_FULL)
 
@@ -150,12 +152,23 @@ class Carrier:
         if session is None:
             return
         self.story.bytes_from_server += len(data)
-        if self.recorder is not None:
-            self.recorder.server_bytes(data, now)
+        self.onlooker.read(False, data, now)
         self.obey(session.server_data(data, now))
 
     def ended(self, connection: Connection, reset: bool) -> None:
-        """Nothing more comes from one side."""
+        """Nothing more comes from one side: it ended, or (`reset`) it is gone altogether."""
+        other = self.server if connection is self.client else self.client
+        if reset and other is not None and not self.first_to_end:
+            # Who closes with bytes of ours unread says a reset (Postfix, msmtp); the other's end may not be read yet.
+            if self.session is not None:
+                other.ready(0)
+                if self.over:
+                    return
+            if self.session is None or other is self.server:
+                other.look_for_its_end()
+        if not self.first_to_end:
+            late = reset and not connection.end_seen and other is not None and other.end_seen
+            self.first_to_end = self._side(other if late and other is not None else connection)
         now = monotonic()
         session = self.session
         if session is None:
@@ -167,20 +180,37 @@ class Carrier:
             if self.session is None and not self.over:
                 self._relay_ended(connection, reset)
 
+    def _side(self, connection: Connection) -> str:
+        return "client" if connection is self.client else "server"
+
     def _relay_ended(self, connection: Connection, reset: bool) -> None:
         """FIN for FIN, reset for reset."""
-        side = "client" if connection is self.client else "server"
+        side = self._side(connection)
+        if reset and side == "client" and self.server is not None and not self.server.end_seen and not self.leaving:
+            # It may have said QUIT and gone with the 221 on its way (Postfix, after a certificate that it rejects).
+            self.leaving = True
+            self.due = monotonic() + JUDGED_AFTER
+            self.route.deadlines.at(self.due, self)
+            return
         if reset:
             self.end(f"{side}-reset", side, "", reset_client=side == "server", reset_server=side == "client")
             return
         other = self.server if connection is self.client else self.client
         if other is None or other.ended:
-            # The side that ended last is the one that closed; with both ended the relay is complete.
-            self.end("completed", side, "")
+            self.end("completed", self.first_to_end, "")
             return
         other.finish(clean=connection.end_was_clean)
         self.half_closed_at = self.active_at = monotonic()
         self.set_deadline()
+
+    def _judged(self, outcome: str, by: str) -> tuple[str, str]:
+        """The outcome by what is known here: who ended first, and whether a reset was only a way of closing."""
+        server = self.server
+        if outcome in RESETS and (self.client.end_seen or (server is not None and server.end_seen)):
+            outcome = "completed" if self.session is None else f"{self.first_to_end}-closed"
+        if outcome in PEERS_ENDS and self.first_to_end:
+            by = self.first_to_end
+        return outcome, by
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
@@ -223,32 +253,17 @@ class Carrier:
                     self.route.deadlines.at(deadline, self)
 
     def look(self, source: Connection, data: bytes) -> None:
-        """What is relayed is looked at, for the log until the hellos have been seen, and for the transcript; nothing
-        is held for it."""
-        from_client = source is self.client
-        peek = self.peek
-        if peek is not None:
-            if from_client:
-                peek.feed_client(data)
-            else:
-                peek.feed_server(data)
-            if peek.done:
-                self._peeked()
-        recorder = self.recorder
-        if recorder is not None:
-            if from_client:
-                recorder.client_bytes(data, monotonic())
-            else:
-                recorder.server_bytes(data, monotonic())
-        wanted = recorder is not None and (recorder.wants("client") or recorder.wants("server"))
-        self.looks = self.peek is not None or wanted
+        """What is relayed while the onlooker wants it."""
+        self.onlooker.relayed(source is self.client, data)
 
-    def _peeked(self) -> None:
-        peek, self.peek = self.peek, None
-        if peek is not None and (peek.sni or peek.version):
-            self.story.sni = peek.sni
-            self.story.tls_version = peek.version
-            self.route.observer.tls_started(self.story, "passthrough", peek.version, peek.sni, peek.cipher, "", 0.0)
+    def _hellos_seen(self, version: str, sni: str, cipher: str) -> None:
+        self.route.observer.tls_started(self.story, "passthrough", version, sni, cipher, "", 0.0)
+
+    def forget_session(self) -> None:
+        """Nothing is read any more."""
+        session, self.session = self.session, None
+        if session is not None:
+            self.story.ehlo_name = argument_of(session.greeted_line)[:MAX_NAME].decode("latin-1")
 
     def drop_server(self) -> None:
         server, self.server = self.server, None
@@ -287,6 +302,11 @@ class Carrier:
         """Some deadline that was set has come; the real one may have moved on since."""
         self.due = None
         if self.over:
+            return
+        if self.leaving:
+            if self.server is not None:
+                self.server.look_for_its_end()
+            self._relay_ended(self.client, True)
             return
         now = monotonic()
         session = self.session
@@ -333,14 +353,16 @@ class Carrier:
         self.over = True
         route = self.route
         story = self.story
-        if self.peek is not None:
-            self._peeked()
         client = self.client
         server = self.server
-        self.session = None
-        story.outcome = outcome
-        story.by = by
+        story.outcome, story.by = self._judged(outcome, by)
         story.reason = reason
+        failure = self.onlooker.tls_failure()
+        if failure and outcome not in ("aborted", "error"):
+            story.outcome = "tls-failed"
+            story.by = self.first_to_end or by
+            story.reason = failure
+        self.forget_session()
         story.bytes_from_client += client.moved
         if server is not None:
             story.bytes_from_server += server.moved
@@ -363,7 +385,6 @@ class Carrier:
             server_clean = client.channel is None or client.end_was_clean
             server.close(reset=reset_server, abort_after=abort_after, clean=server_clean)
         client.close(reset=reset_client, abort_after=abort_after, clean=client_clean)
-        if self.recorder is not None:
-            self.recorder.end(monotonic())
+        self.onlooker.over()
         route.session_over(self)
         route.observer.session_ended(story, monotonic() - story.started_at)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.net.relay import inside_tls, relay
 from proxy.net.relay.outgoing import TOO_FAST, Outgoing
+from proxy.net.relay.socket_ends import has_left
 
 if TYPE_CHECKING:
     from proxy.net.carrier.carrier import Carrier
@@ -36,6 +37,9 @@ WORTH_A_PAUSE: Final = 0.05  # seconds; less is added up
 DISCARDED_AT_ONCE: Final = 16384
 READS_A_TURN: Final = 16  # of that size, when all is thrown away
 MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
+
+LOOKS_AT_MOST: Final = 128  # reads of what nobody takes any more: 8 MiB, more than a socket holds
+_SCRATCH: Final = bytearray(65536)
 
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _READABLE: Final = select.EPOLLIN | _ENDINGS
@@ -182,14 +186,30 @@ class Connection(Outgoing):
         raise TypeError("a ClientConnection or a ServerConnection")
 
     def finished(self, reset: bool) -> None:
-        """Nothing more will come."""
+        """Nothing more will come: `reset` when the peer is gone altogether, be it before or after an end of its own."""
         self.ended = True
+        self.end_seen = not reset or (self.broken and not self.reset_seen)
         self.may_read = False
         carrier = self.carrier
         if self.closing or carrier is None:
             self.abort()
         else:
             carrier.ended(self, reset)
+
+    def look_for_its_end(self) -> None:
+        """The other side is gone for good, so nobody takes what still comes from here; was there an end behind it?"""
+        if self.ended or self.closed or not has_left(self.sock):
+            return
+        try:
+            for _ in range(LOOKS_AT_MOST):
+                count = self.sock.recv_into(_SCRATCH)
+                self.moved += count
+                if not count:
+                    self.ended = True
+                    self.end_seen = not self.reset_seen
+                    return
+        except OSError:
+            pass
 
     def _gone(self) -> None:
         """The peer had ended before; now it is gone altogether."""

@@ -80,7 +80,7 @@ def _relay(source: Connection, data: bytes) -> None:
     if peer is None or carrier is None:
         return
     source.moved += len(data)
-    if carrier.looks:
+    if carrier.onlooker.wants:
         carrier.look(source, data)
     peer.write(data)
     carrier.active_at = monotonic()

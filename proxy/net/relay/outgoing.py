@@ -14,6 +14,7 @@ read (HAProxy holds two buffers of 16 KiB, Postfix's proxies one of 4).
 
 from __future__ import annotations
 
+import errno
 import socket
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
@@ -41,9 +42,9 @@ class Outgoing(ABC):
     """One end of a session, with all that is known of it; `peer` is the other end once there is one."""
 
     __slots__ = (
-        "abort_at", "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "discarded", "ended",
-        "fin_sent", "fin_wanted", "free_at", "holds_back", "lines", "may_read", "moved", "paused", "peer", "pending",
-        "pipe", "poller", "queued", "relaying", "reset_wanted", "securing", "sock",
+        "abort_at", "broken", "carrier", "channel", "clean", "closed", "closing", "deadlines", "discarded", "end_seen",
+        "ended", "fin_sent", "fin_wanted", "free_at", "holds_back", "lines", "may_read", "moved", "paused", "peer",
+        "pending", "pipe", "poller", "queued", "relaying", "reset_seen", "reset_wanted", "securing", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, carrier: Carrier, poller: Poller, deadlines: Deadlines) -> None:
@@ -63,6 +64,8 @@ class Outgoing(ABC):
         self.queued = False  # waits for a turn behind all who want less
         self.relaying = False
         self.ended = False  # nothing more will come from here
+        self.end_seen = False  # ... and it was an end: a FIN, whatever followed it
+        self.reset_seen = False  # a write said that the peer has reset, without an end before
         self.broken = False  # nothing can be sent here any more
         self.securing = False  # a TLS handshake is under way: what comes in is the handshake's alone
         self.holds_back = False  # ... and what is written waits for it
@@ -118,8 +121,8 @@ class Outgoing(ABC):
                 sent = self.sock.send(data) if self.channel is None else self.channel.send(data)
             except BlockingIOError:
                 sent = 0
-            except (OSError, TlsProblem):
-                self._unsendable()
+            except (OSError, TlsProblem) as error:
+                self.unsendable(error)
                 return
             if sent == len(data):
                 return
@@ -127,9 +130,14 @@ class Outgoing(ABC):
         if len(self.pending) > MAX_PENDING and self.peer is not None:
             self.peer.pause(PEER_FULL)
 
-    def _unsendable(self) -> None:
-        """The peer is gone, or its TLS is; what it said before is still to be read."""
+    def unsendable(self, error: Exception) -> None:
+        """The peer is gone, or its TLS is; what it said before is still to be read.
+
+        Linux tells a reset that came behind a FIN as EPIPE, one without as ECONNRESET, and to one call only: the next
+        `recv` gives an end in both cases.
+        """
         self.broken = True
+        self.reset_seen = not (isinstance(error, OSError) and error.errno == errno.EPIPE)
         self.pending = None
         if self.peer is not None:
             self.peer.resume(PEER_FULL)
@@ -146,8 +154,8 @@ class Outgoing(ABC):
                 sent = self.sock.send(pending) if self.channel is None else self.channel.send(pending)
             except BlockingIOError:
                 return
-            except (OSError, TlsProblem):
-                self._unsendable()
+            except (OSError, TlsProblem) as error:
+                self.unsendable(error)
                 return
             if sent < len(pending):
                 del pending[:sent]

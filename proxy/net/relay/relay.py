@@ -47,7 +47,7 @@ def passed(source: Connection) -> bool:
         or source.pipe is not None
         or peer.pipe is not None
         or peer.broken
-        or carrier.looks
+        or carrier.onlooker.wants
     ):
         return False
     try:
@@ -99,7 +99,7 @@ def pump(source: Connection, mask: int) -> None:
             return
         source.moved += count
         peer.write(_VIEW[:count])
-        if carrier.looks:
+        if carrier.onlooker.wants:
             carrier.look(source, bytes(_VIEW[:count]))
         carrier.active_at = monotonic()
         if source.paused:
@@ -111,7 +111,7 @@ def pump(source: Connection, mask: int) -> None:
             if mask and not mask & _ENDINGS:
                 source.may_read = False
                 return
-        elif source.moved > splice.BEGIN_AFTER and not carrier.looks and splice.begin(source):
+        elif source.moved > splice.BEGIN_AFTER and not carrier.onlooker.wants and splice.begin(source):
             splice.pump(source)
             return
     source.turn_over()

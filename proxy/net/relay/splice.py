@@ -111,10 +111,8 @@ def pump(source: Connection) -> None:
                 count = os.splice(pipe.read_end, put, pipe.holds, flags=_FLAGS)
             except BlockingIOError:
                 count = 0
-            except OSError:
-                peer.broken = True
-                peer.may_read = True
-                peer.poller.soon(peer)
+            except OSError as error:
+                peer.unsendable(error)
                 count = 0
             if count:
                 pipe.holds -= count

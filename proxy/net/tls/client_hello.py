@@ -6,8 +6,11 @@ goes on as it would have.
 
 It reads the record layer (RFC 8446 5.1, RFC 5246 6.2.1), reassembles one handshake message a direction,
 ClientHello (RFC 8446 4.1.2) and ServerHello (4.1.3), skips all else, and stops at the first encrypted record
-(after change_cipher_spec, or of the type application_data) or after the limits.  Alerts after that can't be
-seen.
+(a server's after change_cipher_spec, a client's behind that, or of the type application_data) or after the limits.
+Alerts after that can't be read; but a client's first encrypted record is its Finished, and one as short as an alert is
+an alert: the client has refused what the server showed.
+
+`failure` says, when all is over, whether the handshake is known never to have come to its end.
 
 Limits: 4 KiB held of a hello (a ClientHello with a post-quantum key share has about 1.8 KiB), 16 KiB looked
 at in a direction (a TLS 1.2 server's certificates are in clear, an alert may come behind them).  A hello
@@ -21,6 +24,9 @@ MAX_LOOKED_AT = 16384
 
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA = 20, 21, 22, 23
 _CLIENT_HELLO, _SERVER_HELLO = 1, 2
+_FATAL = 2
+_PROTECTED_ALERTS = (19, 11)  # octets: level, description, content type and a tag of 16, or of 8 (AES-CCM-8)
+_FINISHED_AT_MOST = 100  # octets of an encrypted Finished of TLS 1.2; a second ClientHello has more
 _SERVER_NAME, _SUPPORTED_VERSIONS = 0, 43
 
 VERSIONS = {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
@@ -67,7 +73,10 @@ ALERTS = {
 class TlsRecordPeek:
     """Feed it what each side sends; read the attributes when `done`, or whenever they are wanted."""
 
-    __slots__ = ("_client", "_server", "alert", "alert_by", "cipher", "sni", "version")
+    __slots__ = (
+        "_client", "_fatal", "_from_client", "_protected", "_server", "alert", "alert_by", "answered", "cipher",
+        "hello_octets", "sni", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.sni = ""  # as the client wrote it; not ASCII is escaped
@@ -75,6 +84,11 @@ class TlsRecordPeek:
         self.cipher = ""  # that the server chose: OpenSSL's name, or "0xc030"
         self.alert = ""  # the first alert in clear: "unknown_ca", or "alert-77"
         self.alert_by = ""  # who sent it: "client", "server"
+        self.hello_octets = 0  # of the ClientHello as it stands on the wire, records' headers included; 0: not seen
+        self.answered = False  # the server has said anything at all
+        self._fatal = False
+        self._from_client = 0  # octets looked at
+        self._protected = 0  # octets in the client's first encrypted record
         self._client: _Direction | None = _Direction(_CLIENT_HELLO)
         self._server: _Direction | None = _Direction(_SERVER_HELLO)
 
@@ -91,16 +105,30 @@ class TlsRecordPeek:
     def server_done(self) -> bool:
         return self._server is None
 
+    def failure(self) -> str:
+        """Why the handshake never came to its end, in words; "" where it did, or where nothing of the kind was seen."""
+        if self._fatal:
+            return f"the {self.alert_by} sent the TLS alert {self.alert}"
+        if self.hello_octets and not self.answered:
+            if self._from_client >= self.hello_octets:
+                return f"the ClientHello of {self.hello_octets} octets was never answered"
+        elif self.version == "TLSv1.3" and self._protected in _PROTECTED_ALERTS:
+            return "the client ended the TLS handshake with an alert behind the server's certificate"
+        return ""
+
     def feed_client(self, data: bytes) -> None:
         """Bytes from the client, cut anywhere, in order."""
         direction = self._client
         if direction is None:
             return
+        self._from_client += len(data)
         try:
             going = direction.look(data)
             if direction.hello and not direction.read:
                 direction.read = True
+                self.hello_octets = direction.hello_octets
                 self.sni = _server_name(direction.hello)
+            self._protected = direction.protected
             self._note_alert(direction, "client")
         except (ValueError, IndexError):
             going = False
@@ -109,6 +137,7 @@ class TlsRecordPeek:
 
     def feed_server(self, data: bytes) -> None:
         """Bytes from the server, cut anywhere, in order."""
+        self.answered = True
         direction = self._server
         if direction is None:
             return
@@ -124,7 +153,8 @@ class TlsRecordPeek:
             self._server = None
 
     def _note_alert(self, direction: _Direction, side: str) -> None:
-        if direction.alert >= 0 and not self.alert:
+        if direction.alert >= 0 and (not self.alert or (direction.alert_is_fatal and not self._fatal)):
+            self._fatal = direction.alert_is_fatal
             self.alert = ALERTS.get(direction.alert, f"alert-{direction.alert}")
             self.alert_by = side
 
@@ -132,7 +162,10 @@ class TlsRecordPeek:
 class _Direction:
     """The records of one direction."""
 
-    __slots__ = ("_header", "_held", "_kind", "_left", "_looked_at", "_wanted", "alert", "hello", "read")
+    __slots__ = (
+        "_changed", "_header", "_held", "_kind", "_left", "_looked_at", "_records", "_wanted", "alert",
+        "alert_is_fatal", "hello", "hello_octets", "protected", "read",
+    )  # fmt: skip
 
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted  # the handshake message that is to be read
@@ -144,6 +177,11 @@ class _Direction:
         self.hello = b""  # the body of the hello, as soon as there is one
         self.read = False  # by the owner
         self.alert = -1
+        self.alert_is_fatal = False
+        self.hello_octets = 0  # with the headers of its records
+        self.protected = 0  # octets in the first encrypted record
+        self._records = 0
+        self._changed = False  # change_cipher_spec was seen
 
     def look(self, data: bytes) -> bool:
         """Go through `data`; False when there is nothing more to see in this direction."""
@@ -165,8 +203,10 @@ class _Direction:
                 self._held += part
                 if not self._left:
                     self.alert = self._held[1]
-                    return False  # a warning in clear is as good as over: nobody sends one and goes on
-            elif not self.hello:
+                    self.alert_is_fatal = self._held[0] == _FATAL
+                    if self.alert_is_fatal or not self.hello:
+                        return False
+            elif self._kind == _HANDSHAKE and not self.hello:
                 self._held += part[: MAX_HELD - len(self._held)]
                 self._take_hello()
         if self._looked_at >= MAX_LOOKED_AT:
@@ -178,15 +218,29 @@ class _Direction:
         """With a whole header: what record is this?  False: one that ends our interest."""
         header = self._header
         kind = header[0]
-        if kind not in (_ALERT, _HANDSHAKE) or (len(header) > 1 and header[1] != 3):
+        if kind not in (_ALERT, _HANDSHAKE):
+            encrypts = kind in (_CHANGE_CIPHER_SPEC, _APPLICATION_DATA)
+            if not encrypts or not self.hello or self._wanted != _CLIENT_HELLO:
+                return False
+        if len(header) > 1 and header[1] != 3:
             return False
         if len(header) < 5:
             return True
         self._header = b""
         self._kind, self._left = kind, header[3] << 8 | header[4]
+        if kind == _APPLICATION_DATA:
+            self.protected = self._left
+            return False
+        if kind == _CHANGE_CIPHER_SPEC:
+            self._changed = True
+            return self._left == 1
         if kind == _ALERT:
             self._held.clear()
             return self._left == 2  # longer: encrypted
+        if not self.hello:
+            self._records += 1
+        elif self._changed and self._left <= _FINISHED_AT_MOST:
+            return False
         return self._left > 0  # RFC 8446 5.1: no empty handshake records
 
     def _take_hello(self, cut: bool = False) -> None:
@@ -200,6 +254,7 @@ class _Direction:
             raise ValueError("an empty hello")
         if cut or len(held) >= MAX_HELD or len(held) >= 4 + length:
             self.hello = bytes(held[4 : 4 + length])
+            self.hello_octets = 4 + length + 5 * self._records
             self._held = bytearray()
 
 

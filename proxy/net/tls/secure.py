@@ -76,8 +76,7 @@ class SecureRoute:
             )
         if accepted:
             assert channel is not None
-            if carrier.recorder is not None:
-                carrier.recorder.keep_nothing()
+            carrier.onlooker.keep_nothing()
             bridge = carrier.route.policy.bridge
             if bridge is not None and bridge.client == "none":
                 carrier.story.tls = "bridge"
@@ -97,8 +96,7 @@ class SecureRoute:
             carrier.obey(session.client_tls_failed(reason, monotonic()))
             return
         story = carrier.story
-        if carrier.recorder is not None:
-            carrier.recorder.inside_tls(monotonic())
+        carrier.onlooker.inside_tls()
         story.tls = "bridge"
         story.tls_version = channel.version
         story.sni = channel.sni

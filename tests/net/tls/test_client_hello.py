@@ -204,3 +204,64 @@ def test_a_damaged_hello_never_raises(data: st.DataObject) -> None:
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     peek = peeked([bytes(whole)], [bytes(whole)])
     assert isinstance(peek.sni, str)
+
+
+# -- handshakes that never came to their end -------------------------------------------------------------------------
+
+
+def server_hello(version: bytes = b"\x03\x04") -> bytes:
+    listed = extension(43, version)
+    body = b"\x03\x03" + bytes(32) + b"\x00" + b"\x13\x01" + b"\x00" + len(listed).to_bytes(2, "big") + listed
+    return b"\x02" + len(body).to_bytes(3, "big") + body
+
+
+CHANGE = record(20, b"\x01")
+
+
+def test_a_real_handshake_that_came_to_its_end_is_no_failure(flights: tuple[bytes, bytes, str, str]) -> None:
+    assert peeked([flights[0]], [flights[1]]).failure() == ""
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_hello_that_nobody_answers_is_told_with_its_size_on_the_wire(pieces: int) -> None:
+    hello = client_hello(server_name(b"mx.example"), extension(51, bytes(1500)))
+    size = -(-len(hello) // pieces)
+    sent = b"".join(record(22, hello[at : at + size]) for at in range(0, len(hello), size))
+    peek = peeked([sent], [])
+    assert peek.failure() == f"the ClientHello of {len(sent)} octets was never answered"
+    peek.feed_server(b"4")
+    assert peek.failure() == ""
+
+
+def test_half_a_hello_is_nothing_that_could_be_answered() -> None:
+    sent = record(22, client_hello(extension(51, bytes(6000))))
+    assert peeked([sent[:-1]], []).failure() == ""
+    assert "6" in peeked([sent], []).failure()
+    assert str(len(sent)) in peeked([sent], []).failure()
+
+
+def test_a_fatal_alert_in_clear_is_a_failure_and_a_warning_is_none() -> None:
+    hello = record(22, client_hello())
+    assert peeked([hello], [record(21, b"\x02\x28")]).failure() == "the server sent the TLS alert handshake_failure"
+    # RFC 6066 3: servers were seen to warn of a name that they don't know, and to go on
+    peek = peeked([hello], [record(22, server_hello()), record(21, b"\x01\x70")])
+    assert (peek.alert, peek.failure()) == ("unrecognized_name", "")
+    peek.feed_client(record(21, b"\x02\x30"))
+    assert (peek.alert, peek.alert_by) == ("unknown_ca", "client")
+    assert peek.failure() == "the client sent the TLS alert unknown_ca"
+
+
+@pytest.mark.parametrize("length", [11, 19, 53, 69])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_first_encrypted_record_as_short_as_an_alert_is_one(length: int, again: bool) -> None:
+    client = [record(22, client_hello()), CHANGE, record(23, bytes(length))]
+    if again:  # after a HelloRetryRequest
+        client.insert(2, record(22, client_hello(extension(51, bytes(200)))))
+    peek = peeked(client, [record(22, server_hello()), CHANGE, record(23, bytes(900))])
+    assert bool(peek.failure()) == (length < 20)
+    assert peek.done
+
+
+def test_application_data_of_tls_1_2_is_no_alert() -> None:
+    client = [record(22, client_hello()), record(22, bytes(70)), CHANGE, record(22, bytes(40)), record(23, bytes(19))]
+    assert peeked(client, [record(22, server_hello(b"\x03\x03")), CHANGE]).failure() == ""

@@ -1,0 +1,116 @@
+"""What is looked at of a session's bytes, for the log and for the transcript; nothing is held for it.
+
+The `Onlooker` is shown what the session reads, and what is relayed for as long as it `wants` that: in pass-through
+until both hellos have been seen and the client's first encrypted record (`proxy.net.tls.client_hello`), for a
+transcript while something may be kept (`proxy.net.carrier.record`).  It writes into the story what TLS showed in
+clear, and says at the end whether the handshake is known never to have come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from proxy.net.tls.client_hello import TlsRecordPeek
+
+if TYPE_CHECKING:
+    from proxy.net.carrier.record import Recorder
+    from proxy.net.observer import Story
+    from proxy.smtp.reply.repair import RepairResult
+
+HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
+
+
+class Onlooker:
+    """`hellos_seen` is called once, with version, SNI and cipher suite, when both have been read or all is over."""
+
+    __slots__ = ("_hellos_seen", "_peek", "_recorder", "_story", "_told", "wants")
+
+    def __init__(self, story: Story, recorder: Recorder | None, hellos_seen: Callable[[str, str, str], object]) -> None:
+        self._recorder = recorder
+        self.wants = False  # what is relayed is to be shown
+        self._story = story
+        self._hellos_seen = hellos_seen
+        self._peek: TlsRecordPeek | None = None
+        self._told = False
+
+    def read(self, from_client: bool, data: bytes, now: float) -> None:
+        """The session is about to read this."""
+        recorder = self._recorder
+        if recorder is not None:
+            (recorder.client_bytes if from_client else recorder.server_bytes)(data, now)
+
+    def tls_passes(self, data: bytes) -> None:
+        """The client's first bytes of TLS that passes through."""
+        if data[:1] == HANDSHAKE_RECORD:
+            self._peek = TlsRecordPeek()
+            self._peek.feed_client(data)
+            self.wants = True
+
+    def client_let_go(self) -> None:
+        """The session reads the client no longer."""
+        if self._recorder is not None:
+            self._recorder.let_go("client", monotonic(), b"")
+            self.wants = True
+
+    def server_let_go(self, tls: bool) -> None:
+        """The session reads nobody any longer; `tls`: the two peers are about to begin it."""
+        recorder = self._recorder
+        if recorder is not None:
+            if tls:
+                recorder.tls_started(monotonic())
+            else:
+                recorder.let_go("server", monotonic(), b"")
+        self.wants = recorder is not None
+
+    def relayed(self, from_client: bool, data: bytes) -> None:
+        """This goes from one side to the other."""
+        peek = self._peek
+        if peek is not None and not peek.done:
+            (peek.feed_client if from_client else peek.feed_server)(data)
+            if peek.done:
+                self._tell(peek)
+        recorder = self._recorder
+        kept = False
+        if recorder is not None:
+            (recorder.client_bytes if from_client else recorder.server_bytes)(data, monotonic())
+            kept = recorder.wants("client") or recorder.wants("server")
+        self.wants = kept or (peek is not None and not peek.done)
+
+    def repaired(self, result: RepairResult) -> None:
+        """The EHLO reply just read went to the client as this."""
+        if self._recorder is not None and result.changed:
+            ids = [finding.id for finding in result.findings if finding.repaired]
+            self._recorder.repaired(result.before, result.after, ids, monotonic())
+
+    def keep_nothing(self) -> None:
+        """Bridge mode: one side is inside TLS."""
+        if self._recorder is not None:
+            self._recorder.keep_nothing()
+
+    def inside_tls(self) -> None:
+        """Bridge mode: both sides are inside TLS, and are read afresh."""
+        if self._recorder is not None:
+            self._recorder.inside_tls(monotonic())
+
+    def over(self) -> None:
+        """Nothing more is to be seen, and the story is complete."""
+        if self._recorder is not None:
+            self._recorder.end(monotonic())
+
+    def tls_failure(self) -> str:
+        """All is over: why the handshake never came to its end, or ""."""
+        peek = self._peek
+        if peek is None:
+            return ""
+        self._tell(peek)
+        self._story.alert = peek.alert
+        return peek.failure()
+
+    def _tell(self, peek: TlsRecordPeek) -> None:
+        if not self._told and (peek.sni or peek.version):
+            self._told = True
+            self._story.sni = peek.sni
+            self._story.tls_version = peek.version
+            self._hellos_seen(peek.version, peek.sni, peek.cipher)
