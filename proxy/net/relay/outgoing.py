@@ -168,8 +168,8 @@ class Outgoing(ABC):
         elif self.channel is not None:
             try:
                 self.channel.flush()  # what TLS itself has to say
-            except OSError:
-                self._unsendable()
+            except OSError as error:
+                self.unsendable(error)
                 return
         self._settle()
 
