@@ -1,22 +1,36 @@
-"""The README's table of findings, drawn from the code: `python -m tests.readme_tables` writes it."""
+"""The tables that are drawn from the code: `python -m tests.readme_tables` writes them.
+
+The README has the findings of the EHLO reply, `docs/faults.md` what goes wrong beside it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from proxy.tools.explain import markdown_table
+from proxy.tools.explain import markdown_dialogue_table, markdown_table
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN = "<!-- findings: written by python -m tests.readme_tables -->"
-END = "<!-- /findings -->"
+TOP = Path(__file__).resolve().parent.parent
+README, FAULTS = TOP / "README.md", TOP / "docs" / "faults.md"
+
+
+def _between(text: str, name: str, table: str) -> str:
+    """`text` with the table between the markers of that name made anew.  Raises ValueError when they are not there."""
+    marker = f"<!-- {name}: written by python -m tests.readme_tables -->"
+    begin = text.index(marker) + len(marker)
+    end = text.index(f"<!-- /{name} -->", begin)
+    return f"{text[:begin]}\n{table.strip()}\n{text[end:]}"
 
 
 def with_table(text: str) -> str:
-    """`text` with the table between the markers made anew.  Raises ValueError when they are not there."""
-    begin = text.index(BEGIN) + len(BEGIN)
-    end = text.index(END, begin)
-    return f"{text[:begin]}\n{markdown_table().strip()}\n{text[end:]}"
+    """The README's text with its table made anew."""
+    return _between(text, "findings", markdown_table())
+
+
+def with_faults(text: str) -> str:
+    """The text of `docs/faults.md` with its table made anew."""
+    return _between(text, "faults", markdown_dialogue_table())
 
 
 if __name__ == "__main__":
     README.write_text(with_table(README.read_text()))
+    FAULTS.write_text(with_faults(FAULTS.read_text()))

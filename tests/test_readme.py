@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 
-from tests.readme_tables import README, with_table
+from tests.readme_tables import FAULTS, README, with_faults, with_table
 
 
 def test_the_table_of_findings_is_what_the_code_says() -> None:
     text = README.read_text()
     assert with_table(text) == text, "python -m tests.readme_tables"
+
+
+def test_the_table_of_faults_is_what_the_code_says() -> None:
+    text = FAULTS.read_text()
+    assert with_faults(text) == text, "python -m tests.readme_tables"
 
 
 def test_every_file_that_is_linked_exists() -> None:
