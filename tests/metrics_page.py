@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from proxy.daemon.admin.declarations import table, values_of_labels
+from proxy.daemon.admin.figures.declarations import table, values_of_labels
 
 PAGE = Path(__file__).parent.parent / "docs/metrics.md"
 

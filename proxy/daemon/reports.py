@@ -20,9 +20,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from proxy.daemon.admin.declarations import WELL
 from proxy.daemon.admin.destinations import Destinations
-from proxy.daemon.admin.metrics import Metrics, Snapshot
+from proxy.daemon.admin.figures.counters import Metrics, Snapshot
+from proxy.daemon.admin.figures.declarations import WELL
 from proxy.daemon.admin.status import LastHour
 from proxy.daemon.log.logs import EventLog, utc
 from proxy.daemon.log.rates import Rates

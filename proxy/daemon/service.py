@@ -10,7 +10,6 @@ SIGUSR1 logs the status.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import __version__
+from proxy.daemon.admin.access import Access, is_loopback
 from proxy.daemon.admin.status import RouteShown, StatusBoard
 from proxy.daemon.log import logs
 from proxy.daemon.log.internal_errors import catch_errors
@@ -29,7 +29,7 @@ from proxy.daemon.rights import drop_rights, raise_descriptor_limit
 from proxy.daemon.serving import CannotStart, Serving
 
 if TYPE_CHECKING:
-    from proxy.settings import Settings
+    from proxy.settings import Endpoint, Settings
 
 TICK: Final = 1.0  # seconds between looks at what is due
 
@@ -70,6 +70,7 @@ class Daemon(ABC):
             max_line=self.writer.max_line,
         )
         self.board = StatusBoard(__version__, time.time(), self.snapshots, time.time)
+        self._access = Access()  # of the admin listener
         self.notifier = Notifier()
         self.exit_code = 0
         self.stopping = False
@@ -145,22 +146,25 @@ class Daemon(ABC):
         return lambda _number, _frame: self.reactor.callFromThread(do)
 
     def _open_admin(self) -> None:
-        listen = self.settings.admin.listen
-        if listen is None:
-            return
-        from twisted.internet.error import CannotListenError
+        admin = self.settings.admin
+        if admin.listen is not None:
+            is_local = not admin.listen.path and is_loopback(admin.listen.host)
+            self._access = Access(local=is_local, allow=admin.allow_clients, names=admin.host_names)
+            self._listen_admin("admin-ready", admin.listen, self._access)
+        if admin.health_listen is not None:
+            self._listen_admin("health-ready", admin.health_listen, None)
 
-        from proxy.daemon.admin.site import build_site, is_loopback
+    def _listen_admin(self, event: str, where: Endpoint, access: Access | None) -> None:
+        """`access` is None for the health listener."""
+        from proxy.daemon.admin.listening import listen
+        from proxy.daemon.admin.site import build_site
 
-        site = build_site(self.board, loopback=is_loopback(listen.host))
+        site = build_site(self.board, access=access or Access(anybody=True), health_only=access is None)
         try:
-            port = self.reactor.listenTCP(listen.port, site, interface=listen.host)
-        except CannotListenError as error:
-            reason = os.strerror(error.socketError.errno or 0)
-            raise CannotStart(f"cannot listen on {listen} (admin): {reason}") from None
-        host = port.getHost()
-        address = f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
-        self.log.emit("info", "admin-ready", {"listen": address})
+            address = listen(self.reactor, where, site, mode=self.settings.admin.mode, user=self.settings.service.user)
+        except OSError as error:
+            raise CannotStart(str(error)) from None
+        self.log.emit("info", event, {"listen": address})
 
     def tell_ready(self) -> None:
         """Clients are accepted."""
@@ -236,6 +240,7 @@ class Daemon(ABC):
             else:
                 self.settings = settings
                 self.log.configure(settings.log.format, settings.log.level)
+                self._access.change(settings.admin.allow_clients, settings.admin.host_names)
                 self.show()
                 listen = [address for _route, address in self.listening()]
                 logs.reload(self.log, listen, [route.name for route in settings.routes])

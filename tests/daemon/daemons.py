@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
-from proxy.daemon.admin.metrics import Metrics
+from proxy.daemon.admin.figures.counters import Metrics
 from proxy.daemon.log.logs import EventLog
 from proxy.daemon.reports import Reports
 from proxy.net.observer import Story

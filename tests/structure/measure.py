@@ -40,6 +40,7 @@ ORDER = (
     "proxy.net.carrier",
     "proxy.net",
     "proxy.daemon.log",
+    "proxy.daemon.admin.figures",
     "proxy.daemon.admin",
     "proxy.daemon",
     "proxy.daemon.workers",

@@ -4,9 +4,7 @@ It reads a `StatusSource` and never changes anything: GET and HEAD are all it kn
 as it comes, and there are no forms, cookies or sessions.  What it shows holds text that peers chose, so the page is
 sent with a Content-Security-Policy that allows its own style sheet, by hash, and nothing else.
 
-On a loopback address only the host itself may ask, and a browser only under a loopback's name: a web page from
-elsewhere whose name is made to resolve to 127.0.0.1 (DNS rebinding) sends its own name in Host and gets 421.  A
-listener that is not loopback is the operator's word and answers anyone.
+Who may ask is `proxy.daemon.admin.access`'s to say.  A site for a balancer has `/healthz` and `/readyz` alone.
 
 Limits: 64 connections, of which the one that has been open for the longest makes room for a new one, so that no
 number of idle ones locks monitoring out; 30 seconds of silence; header sizes as in twisted.web (16 KiB in all).
@@ -16,7 +14,6 @@ This module imports twisted.web: import it only when there is an admin listener.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +29,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from proxy.daemon.admin import page as status_page
-from proxy.daemon.admin.exposition import CONTENT_TYPE
+from proxy.daemon.admin.access import Access
+from proxy.daemon.admin.figures.exposition import CONTENT_TYPE
 from proxy.daemon.admin.status import CertificateShown
 
 MAX_CONNECTIONS = 64
@@ -66,53 +64,38 @@ def build_site(
     source: StatusSource,
     *,
     loopback: bool = True,
+    access: Access | None = None,
+    health_only: bool = False,
     reactor: IReactorTime | None = None,
     now: Callable[[], float] = time.time,
 ) -> IProtocolFactory:
-    """The factory to listen with.  `loopback` says that it will listen on a loopback address."""
+    """The factory to listen with; without `access`, that of a loopback address (`loopback`) or of any other."""
+    access = access or Access(local=loopback)
     site = _QuietSite(  # type: ignore[no-untyped-call]  # twisted.web is not annotated
-        _Pages(source, loopback, now), timeout=IDLE_TIMEOUT, parsePOSTFormSubmission=False, reactor=reactor
+        _Pages(source, access, now, health_only), timeout=IDLE_TIMEOUT, parsePOSTFormSubmission=False, reactor=reactor
     )
     return _FewConnections(site)  # type: ignore[no-untyped-call]  # twisted.protocols is not annotated
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on, or a client's, is loopback; `localhost` is."""
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
-
-
-def _host_of(header: str) -> str:
-    """The host of a Host header (RFC 9110 7.2), without its port."""
-    if header.startswith("["):
-        return header.partition("]")[0][1:]
-    return header.partition(":")[0]
-
-
 class _Pages(Resource):
-    """All paths in one resource: there are five."""
+    """All paths in one resource: there are five, or two."""
 
     isLeaf = True
 
-    def __init__(self, source: StatusSource, loopback: bool, now: Callable[[], float]) -> None:
+    def __init__(self, source: StatusSource, access: Access, now: Callable[[], float], health_only: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._source = source
-        self._loopback = loopback
+        self._access = access
         self._now = now
         self._log = Logger()
         self._paths: dict[bytes, Callable[[], tuple[int, bytes, bytes]]] = {
             b"/": self._page,
             b"/status.json": self._status,
             b"/metrics": self._metrics,
-            b"/healthz": self._health,
-            b"/readyz": self._readiness,
         }
+        if health_only:
+            self._paths.clear()
+        self._paths.update({b"/healthz": self._health, b"/readyz": self._readiness})
 
     def render(self, request: HTTPRequest) -> int:
         code, content_type, body = self._answer(request)
@@ -133,16 +116,13 @@ class _Pages(Resource):
         return NOT_DONE_YET
 
     def _answer(self, request: HTTPRequest) -> tuple[int, bytes, bytes]:
-        if self._loopback:
-            client = getattr(request.getClientAddress(), "host", "127.0.0.1")  # a UNIX socket has no host
-            if not is_loopback(client):
-                return 403, _PLAIN, b"only this host may ask\n"
-            host = request.getHeader("host")
-            if host is not None and not is_loopback(_host_of(host)):
-                return 421, _PLAIN, b"ask for localhost, 127.0.0.1 or [::1]\n"
+        client = getattr(request.getClientAddress(), "host", None)  # a UNIX socket has no host
+        refused = self._access.refusal(client, request.getHeader("host"))
+        if refused is not None:
+            return refused[0], _PLAIN, refused[1].encode("ascii", "replace")
         made = self._paths.get(request.path)
         if made is None:
-            return 404, _PLAIN, b"there is / /status.json /metrics /healthz /readyz\n"
+            return 404, _PLAIN, b"there is " + b" ".join(self._paths) + b"\n"
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader(b"Allow", b"GET, HEAD")
             return 405, _PLAIN, b"only GET and HEAD\n"

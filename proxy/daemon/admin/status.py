@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.daemon.admin.declarations import WELL
 from proxy.daemon.admin.destinations import merge_destinations
-from proxy.daemon.admin.exposition import Served, exposition
-from proxy.daemon.admin.metrics import Metrics, RouteMetrics, Snapshot, merge, retired
+from proxy.daemon.admin.figures.counters import Metrics, RouteMetrics, Snapshot, merge, retired
+from proxy.daemon.admin.figures.declarations import WELL
+from proxy.daemon.admin.figures.exposition import Served, exposition
 from proxy.daemon.log.logs import utc
 
 MINUTES = 60

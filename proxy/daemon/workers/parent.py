@@ -25,7 +25,7 @@ from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from proxy.daemon.admin.metrics import Metrics
+from proxy.daemon.admin.figures.counters import Metrics
 from proxy.daemon.admin.status import merge_retired, own_snapshot, retired_reports
 from proxy.daemon.log import logs
 from proxy.daemon.notify import listen_fds

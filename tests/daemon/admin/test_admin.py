@@ -7,16 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from proxy.daemon.admin import site as admin
-from proxy.daemon.admin.site import build_site, is_loopback
+from proxy.daemon.admin.access import Access, is_loopback
+from proxy.daemon.admin.site import build_site
 from proxy.daemon.admin.status import StatusBoard
 from tests.daemon.daemons import Daemon
 from tests.daemon.show_admin import board
@@ -51,9 +53,12 @@ class Answer:
 
 
 @contextmanager
-def site_of(shown: StatusBoard, loopback: bool = True) -> Iterator[tuple[admin.IProtocolFactory, Clock]]:
+def site_of(
+    shown: StatusBoard, loopback: bool = True, access: Access | None = None, health_only: bool = False
+) -> Iterator[tuple[admin.IProtocolFactory, Clock]]:
     clock = Clock()
-    yield build_site(shown, loopback=loopback, reactor=clock, now=lambda: 1700000000.0), clock  # type: ignore[arg-type]  # a Clock is what it needs
+    options = {"loopback": loopback, "access": access, "health_only": health_only, "reactor": clock}
+    yield build_site(shown, now=lambda: 1700000000.0, **options), clock  # type: ignore[arg-type]  # a Clock is what it needs
 
 
 def get(
@@ -65,10 +70,12 @@ def get(
     loopback: bool = True,
     shown: StatusBoard | None = None,
     more: str = "",
+    access: Access | None = None,
+    health_only: bool = False,
 ) -> Answer:
     host_line = f"Host: {host}\r\n" if host is not None else ""
     version = "1.1" if host is not None else "1.0"
-    with site_of(shown or board("busy")[0], loopback) as (site, _clock):
+    with site_of(shown or board("busy")[0], loopback, access, health_only) as (site, _clock):
         data = f"{method} {path} HTTP/{version}\r\n{host_line}{more}\r\n".encode("latin-1")
         return Answer(Connection(site, peer).send(data))
 
@@ -185,6 +192,47 @@ def test_a_loopback_listener_does_not_answer_other_hosts() -> None:
     assert get("/", peer=IPv4Address("TCP", "192.0.2.9", 1)).code == 403
     assert get("/", peer=IPv6Address("TCP", "2001:db8::1", 1)).code == 403
     assert get("/", peer=IPv6Address("TCP", "::1", 1)).code == 200
+
+
+def test_a_name_that_is_refused_is_told_how_to_be_allowed() -> None:
+    answer = get("/", host="status.example:9925")
+    assert answer.code == 421
+    assert b'add "status.example" to host_names in [admin]' in answer.body
+    assert b"<" not in get("/", host="<script>").body
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_names_in_host_names_are_answered(local: bool) -> None:
+    access = Access(local=local, names=["Status.Example"])
+    peer = HERE if local else IPv4Address("TCP", "192.0.2.9", 1)
+    for host, code in (("status.example", 200), ("STATUS.example.:1", 200), ("127.0.0.1", 200), ("other.example", 421)):
+        assert get("/healthz", host=host, access=access, peer=peer).code == code, host
+    assert get("/healthz", host="192.0.2.1:9925", access=access, peer=peer).code == (421 if local else 200)
+
+
+def test_only_clients_in_allow_clients_are_answered() -> None:
+    access = Access(local=False, allow=[ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")])
+    for client, code in (("192.0.2.9", 200), ("::ffff:192.0.2.9", 200), ("2001:db8::1", 200), ("198.51.100.1", 403)):
+        kind = IPv6Address if ":" in client else IPv4Address
+        answer = get("/status.json", access=access, peer=kind("TCP", client, 1))
+        assert answer.code == code, client
+    assert answer.body == b"198.51.100.1 is not in admin.allow_clients\n"
+    access.change([ip_network("198.51.100.0/24")], [])
+    assert get("/status.json", access=access, peer=IPv4Address("TCP", "198.51.100.1", 1)).code == 200, "a reload"
+
+
+def test_a_unix_socket_asks_neither_for_client_nor_name() -> None:
+    access = Access(local=False, allow=[ip_network("192.0.2.0/24")], names=["status.example"])
+    assert get("/status.json", access=access, peer=UNIXAddress(b"/run/x"), host="anything").code == 200
+
+
+def test_the_health_listener_has_health_and_readiness_for_everybody_and_nothing_else() -> None:
+    stranger = {"access": Access(anybody=True), "peer": IPv4Address("TCP", "198.51.100.1", 1), "host": "anything"}
+    for path, code in (("/healthz", 200), ("/readyz", 200), ("/", 404), ("/status.json", 404), ("/metrics", 404)):
+        answer = get(path, health_only=True, **stranger)  # type: ignore[arg-type]  # the values of a table
+        assert answer.code == code, path
+        assert b"domain1" not in answer.body
+    assert answer.body == b"there is /healthz /readyz\n"
 
 
 def test_any_other_listener_is_the_operators_word() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.daemon.admin import declarations, process
-from proxy.daemon.admin.declarations import METRICS, OUTCOMES, REFUSALS, STARTTLS, TLS
-from proxy.daemon.admin.exposition import Served, exposition
-from proxy.daemon.admin.metrics import BUCKETS, Metrics, Snapshot, merge, retired
+from proxy.daemon.admin.figures import declarations, process
+from proxy.daemon.admin.figures.counters import BUCKETS, Metrics, Snapshot, merge, retired
+from proxy.daemon.admin.figures.declarations import METRICS, OUTCOMES, REFUSALS, STARTTLS, TLS
+from proxy.daemon.admin.figures.exposition import Served, exposition
 from proxy.net.waiting.turns import Turns
 from proxy.smtp.reply.findings import CATALOGUE
 

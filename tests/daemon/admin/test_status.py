@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from proxy.daemon.admin.destinations import Destinations, merge_destinations
-from proxy.daemon.admin.metrics import Snapshot
+from proxy.daemon.admin.figures.counters import Snapshot
 from proxy.daemon.admin.status import (
     LastHour,
     RouteShown,

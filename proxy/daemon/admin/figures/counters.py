@@ -2,7 +2,7 @@
 
 Every process counts for itself, in plain integers; moving one costs a dictionary look-up and an addition.  A
 `snapshot` is plain data that JSON carries to the parent, and `merge` adds snapshots up; what they are called in
-Prometheus' text format, and the writing of it, is `proxy.daemon.admin.exposition`'s.
+Prometheus' text format, and the writing of it, is `proxy.daemon.admin.figures.exposition`'s.
 
 Of a certificate the expiry that was seen last is the true one.  When a worker dies, its last snapshot goes on counting
 through `retired`, so no counter ever falls.
@@ -14,8 +14,8 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
-from proxy.daemon.admin.declarations import WELL
-from proxy.daemon.admin.process import NO_PROCESS, THIS, added, ended
+from proxy.daemon.admin.figures.declarations import WELL
+from proxy.daemon.admin.figures.process import NO_PROCESS, THIS, added, ended
 from proxy.net.waiting.turns import BOUNDS as TURN_BUCKETS
 from proxy.net.waiting.turns import Turns
 

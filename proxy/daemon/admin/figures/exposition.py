@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from proxy.daemon.admin.declarations import BY_NAME, Metric
-from proxy.daemon.admin.metrics import BUCKETS, NO_TURNS, RouteMetrics, Snapshot
+from proxy.daemon.admin.figures.counters import BUCKETS, NO_TURNS, RouteMetrics, Snapshot
+from proxy.daemon.admin.figures.declarations import BY_NAME, Metric
 from proxy.net.waiting.turns import BOUNDS as TURN_BUCKETS
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
