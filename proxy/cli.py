@@ -84,15 +84,18 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _probe(arguments: argparse.Namespace) -> int:
     from proxy.tools.probe import command as probe
+    from proxy.tools.probe.seen import Asked
 
-    options = probe.ProbeOptions(
-        host=arguments.server.host,
-        port=arguments.server.port,
+    asked = Asked(
         ehlo=arguments.ehlo,
+        name=arguments.name,
+        ca_file=arguments.ca,
+        implicit_tls=arguments.implicit_tls,
         tls=not arguments.no_tls,
+        repeat=arguments.repeat,
         timeout=arguments.timeout,
-        as_json=arguments.json,
     )
+    options = probe.ProbeOptions(arguments.server, arguments.config, arguments.route, asked, arguments.format)
     return probe.run(options, sys.stdout, sys.stderr)
 
 

@@ -7,6 +7,7 @@ arguments that contradict each other.  A mistake is told on stderr with the comm
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "/etc/ehlo-proxy/ehlo-proxy.toml"
 MAX_TIMEOUT = 3600.0
+MAX_REPEAT = 100
 
 ABOUT = """
     A transparent SMTP proxy that repairs malformed EHLO replies, so that senders see STARTTLS again, and passes the
@@ -40,11 +42,12 @@ CHECK = """
 """
 PROBE = """
     Connects to a server and shows its banner and EHLO reply, line by line, with all that is wrong with it, which
-    senders break on that, and the reply as the proxy would send it. Then the same inside TLS, with the certificate.
-    Sends no mail. The output can be pasted into a ticket to the server's vendor.
+    senders break on that, and the reply as the proxy would send it; then STARTTLS, the handshake, the certificate, and
+    the reply inside TLS. It ends with a verdict: what cures it, and the lines of configuration to paste. Sends no mail.
+    The output can be pasted into a ticket to the server's vendor.
 
-    Exits with 0 if nothing would be repaired, 1 if something would be (what only `strict` repairs counts), 3 if there
-    was no answer.
+    Exits with 0 if a sender gets all that the server offers, 1 if one would stumble, 3 if there was no answer; with
+    --format nagios as a plugin does.
 """
 REPAIR = """
     Reads one EHLO reply from stdin, raw bytes, and writes the repaired one to stdout; findings go to stderr.
@@ -91,10 +94,21 @@ T = TypeVar("T")
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; `command` is the command's name.  Raises SystemExit, as argparse does."""
-    arguments = parser().parse_args(argv)
-    if arguments.command == "run":
-        _settle_run(arguments)
+    try:
+        arguments = parser().parse_args(argv)
+        if arguments.command == "run":
+            _settle_run(arguments)
+        elif arguments.command == "probe":
+            _settle_probe(arguments)
+    except SystemExit as stopped:
+        if stopped.code == 2 and _for_nagios(sys.argv[1:] if argv is None else argv):
+            raise SystemExit(3) from None  # a plugin's UNKNOWN: 2 would be "critical"
+        raise
     return arguments
+
+
+def _for_nagios(words: Sequence[str]) -> bool:
+    return words[:1] == ["probe"] and any(word.endswith("nagios") for word in words)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,20 +144,7 @@ def parser() -> argparse.ArgumentParser:
     option = command("check", "read a configuration and tell every error in it", CHECK).add_argument
     option("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
 
-    option = command("probe", "connect to a server and judge its EHLO reply", PROBE).add_argument
-    option("server", metavar="HOST[:PORT]", type=_checked(_destination), help="the server (default port: 25)")
-    option(
-        "--ehlo",
-        metavar="NAME",
-        type=_checked(_ehlo_name),
-        default="",
-        help="to say in EHLO (default: this host's name)",
-    )
-    option("--no-tls", action="store_true", help="do not try STARTTLS")
-    option(
-        "--timeout", metavar="S", type=_checked(_seconds), default=30.0, help="for each answer, seconds (default: 30)"
-    )
-    option("--json", action="store_true", help="one JSON document")
+    _probe(command("probe", "connect to a server and judge what a sender gets from it", PROBE))
 
     option = command("repair", "an EHLO reply on stdin, the repaired one on stdout", REPAIR).add_argument
     option(
@@ -186,6 +187,38 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _probe(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("server", metavar="HOST[:PORT]|mx:DOMAIN", type=_checked(_destination), nargs="?",
+           help="the server (default port: 25), or all exchanges of a mail domain")  # fmt: skip
+    option("--config", metavar="FILE", default="", help="instead: every destination of the routes in this file")
+    option("--route", metavar="NAME", default="", help="with --config: of this route alone")
+    option("--ehlo", metavar="NAME", type=_checked(_ehlo_name), default="",
+           help="to say in EHLO (default: this host's name)")  # fmt: skip
+    option("--name", metavar="NAME", type=_checked(_server_name), default="",
+           help="what its certificate has to name (default: HOST)")  # fmt: skip
+    option("--ca", metavar="FILE", default="", help="PEM file with the authorities to trust (default: the system's)")
+    option("--implicit-tls", action="store_true", help="TLS from the first byte (default for port 465)")
+    option("--no-tls", action="store_true", help="do not try STARTTLS")
+    option("--repeat", metavar="N", type=_checked(_count), default=1,
+           help="connections to each address, to see whether STARTTLS is always offered")  # fmt: skip
+    option("--timeout", metavar="S", type=_checked(_seconds), default=30.0,
+           help="for each answer, seconds (default: 30)")  # fmt: skip
+    option("--format", choices=("text", "json", "nagios", "prometheus"), default="text", help="default: text")
+    option("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+
+
+def _settle_probe(arguments: argparse.Namespace) -> None:
+    """A server or a file; NAME is for servers that are named, TLS from the first byte is TLS."""
+    error: Callable[[str], Any] = arguments.parser.error
+    if (arguments.server is None) == (not arguments.config):
+        error("give either HOST[:PORT], mx:DOMAIN or --config FILE")
+    if arguments.route and not arguments.config:
+        error("--route needs --config beside it")
+    if arguments.implicit_tls and arguments.no_tls:
+        error("--implicit-tls and --no-tls contradict each other")
+
+
 def _version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"ehlo-proxy {__version__}")
 
@@ -226,9 +259,25 @@ def _destination(text: str) -> Destination:
     from proxy.settings.problems import unfit
     from proxy.settings.values import destination
 
-    if text.startswith(("mx:", "original")):
-        raise unfit(text, "the host name or address of one server")
+    if text.startswith("original"):
+        raise unfit(text, 'the host name or address of a server, or "mx:" and a mail domain')
     return destination(text)
+
+
+def _server_name(text: str) -> str:
+    from proxy.settings.values import server_name
+
+    name = server_name(text)
+    assert isinstance(name, str)
+    return name
+
+
+def _count(text: str) -> int:
+    from proxy.settings.problems import unfit
+
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_REPEAT):
+        raise unfit(text, f"a number from 1 to {MAX_REPEAT}")
+    return int(text)
 
 
 def _endpoint(text: str) -> Endpoint:

@@ -1,168 +1,153 @@
-"""What `probe` saw, for a person to read and to paste into a ticket, or as one JSON document.
+"""What `probe` saw and concluded, for a person to read and to paste into a ticket: 80 columns, printable ASCII only.
 
-The text has only printable ASCII of what the server said.  In JSON replies and messages are the bytes as Latin-1.
+The conversation comes first, line by line with the time of each step; then what is wrong; then the verdict, for vendor
+and administrator alike, and the TOML that cures it, flush left so that it can be pasted.
 """
 
 from __future__ import annotations
 
-import json
 import textwrap
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TextIO
 
+from proxy import __version__
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.findings import FINDINGS, Finding
 from proxy.tools.dialogue import Style, line_text, printable, style_for
-from proxy.tools.probe.command import Judged, Probed, TlsSeen
+from proxy.tools.probe.converse import Seen
+from proxy.tools.probe.names import Dane
+from proxy.tools.probe.seen import Judged, TlsSeen
+from proxy.tools.probe.verdict import Conclusion, Result
 
-WIDTH = 92
+WIDTH = 78
 MAX_LINES_SHOWN = 60  # of a reply; the longest real ones have 25
 MAX_LINE_SHOWN = 300
+TIMES = {"connect": "connected"}
 
 
-def as_json(seen: Probed) -> str:
-    """The document of `probe --json`: stable keys, null for what was not seen."""
-    before = _reply_json(seen.before_tls)
-    if before is not None:
-        before["findings"] = [_finding_json(each) for each in seen.banner_findings] + before["findings"]
-    document = {
-        "host": seen.options.host,
-        "port": seen.options.port,
-        "address": seen.address or None,
-        "banner": seen.banner.decode("latin-1") or None,
-        "before_tls": before,
-        "starttls": seen.starttls_reply.decode("latin-1") or None,
-        "tls": _tls_json(seen.tls),
-        "after_tls": _reply_json(seen.after_tls),
-        "problem": seen.problem or None,
-    }
-    return json.dumps(document, indent=2)
+def has_body(result: Result) -> bool:
+    """There is more to show than that there was no answer."""
+    return any(seen.banner or seen.tried or seen.before_tls for seen, _ in result.addresses)
 
 
-def _reply_json(reply: Judged | None) -> dict[str, Any] | None:
-    if reply is None:
-        return None
-    return {
-        "changed": reply.result.changed,
-        "changed_if_strict": reply.strict.changed,
-        "received": reply.raw.decode("latin-1"),
-        "reply": reply.result.reply.decode("latin-1"),
-        "findings": [_finding_json(finding) for finding in reply.result.findings],
-    }
-
-
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "id": finding.id,
-        "line": finding.line,
-        "repaired": finding.repaired,
-        "message": finding.message,
-        "clause": finding.clause,
-    }
-
-
-def _tls_json(tls: TlsSeen | None) -> dict[str, Any] | None:
-    if tls is None:
-        return None
-    certificate = tls.certificate
-    return {
-        "version": tls.version,
-        "cipher": tls.cipher,
-        "certificate": certificate
-        and {
-            "subject": certificate.subject,
-            "names": list(certificate.names),
-            "not_after": certificate.not_after,
-            "sha256_spki": certificate.sha256_spki,
-        },
-        "verified": tls.verified,
-        "reason": tls.reason,
-    }
-
-
-# ---------------------------------------------------------------- for people
-
-
-def show(seen: Probed, out: TextIO) -> None:
-    """Print the report."""
+def show(results: Sequence[Result], now: datetime, out: TextIO) -> None:
+    """Print the report; of a target with several addresses the one that counts, and a line for each of the others."""
     style = style_for(out)
-    for line in report(seen, style, datetime.now(UTC)):
-        print(line.rstrip(), file=out)
+    for result in results:
+        if has_body(result):
+            for line in report(result, style, now):
+                print(line.rstrip(), file=out)
+    if len(results) > 1:
+        print(style("bold", "All targets"), file=out)
+        for result in results:
+            told = result.worst[1].verdict or "no answer"
+            print(f"  {_coloured(style, result.worst[1], told)}  {printable(result.target.label)}", file=out)
 
 
-def report(seen: Probed, style: Style, now: datetime) -> Iterable[str]:
-    """The report, line by line."""
-    options = seen.options
-    where = f"{options.host}, port {options.port}"
-    if seen.address not in ("", options.host):
+def report(result: Result, style: Style, now: datetime) -> Iterator[str]:
+    """The report on one target, line by line."""
+    seen, conclusion = result.worst
+    target = result.target
+    where = f"{target.host}, port {target.port}"
+    if seen.address not in ("", target.host):
         where += f", address {seen.address}"
-    yield style("bold", printable(f"Probe of {where}, {now:%Y-%m-%d %H:%M} UTC"))
+    if target.route:
+        where += f" (route {target.route})"
+    yield style("bold", printable(f"Probe of {where}"))
+    yield f"by ehlo-proxy {__version__}, {now:%Y-%m-%d %H:%M} UTC"
+    yield from _conversation(seen, style)
+    if seen.dialogue:
+        yield from _section(style, "The dialogue")
+        for number, finding in enumerate(seen.dialogue):
+            yield from [""] if number else []
+            yield from _finding(style, finding, "reported, not changed")
+    if result.dane is not None:
+        yield from _dane(result.dane, style)
+    if len(result.addresses) > 1:
+        yield from _section(style, "All its addresses")
+        for each, concluded in result.addresses:
+            yield f"  {concluded.verdict or 'no answer':<12}{printable(each.address)}"
+            if not concluded.verdict:
+                yield from _filled(printable(concluded.cause), "    ")
+    yield from _verdict(seen, conclusion, style)
+    yield ""
+
+
+def _verdict(seen: Seen, conclusion: Conclusion, style: Style) -> Iterator[str]:
+    yield ""
+    told = conclusion.verdict or "no answer"
+    yield style("bold", "Verdict: ") + _coloured(style, conclusion, told)
+    yield from _filled(printable(conclusion.cause), "  ")
+    if conclusion.verdict and seen.problem:
+        yield from _filled(printable(f"The probe ended early: {seen.problem}."), "  ")
+    if conclusion.cure:
+        yield from _filled(conclusion.cure, "  ")
+    if conclusion.toml:
+        yield ""
+        yield "  To paste into /etc/ehlo-proxy/ehlo-proxy.toml:"
+        yield ""
+        yield from printable(conclusion.toml.replace("\n", "\0")).replace("\\0", "\n").splitlines()
+
+
+def _coloured(style: Style, conclusion: Conclusion, text: str) -> str:
+    kind = {0: "good", 3: "bad"}.get(conclusion.exit_code, "bad" if conclusion.verdict == "server" else "changed")
+    return style(kind, text)
+
+
+def _conversation(seen: Seen, style: Style) -> Iterator[str]:
+    implicit = seen.target.implicit_tls
+    if implicit:
+        yield from _handshake(seen, style, "TLS from the first byte")
     if seen.banner:
-        yield from _section(style, "The server's banner")
-        for finding in seen.banner_findings:
-            yield from _finding(style, finding, repairs=True)
+        yield from _section(style, "The server's banner", seen.steps.get("banner"))
         for line in split_lines(seen.banner):
             yield from _said("S", line)
+        for finding in seen.banner_findings:
+            yield ""
+            yield from _finding(style, finding, "repaired")
     if seen.before_tls is not None:
-        yield from _section(style, "Its EHLO reply in clear")
+        yield from _section(style, "Its EHLO reply in clear", seen.steps.get("ehlo"))
         yield from _said("C", b"EHLO " + seen.ehlo_name.encode("latin-1", "replace"))
         yield from _reply(style, seen.before_tls)
-    yield from _tls(seen, style)
+    if seen.helo_reply:
+        yield from _section(style, "HELO instead")
+        for line in split_lines(seen.helo_reply):
+            yield from _said("S", line)
+    if seen.starttls_reply or seen.starttls_ended:
+        yield from _section(style, "STARTTLS", seen.steps.get("starttls"))
+        yield from _said("C", b"STARTTLS")
+        for line in split_lines(seen.starttls_reply + seen.behind_starttls):
+            yield from _said("S", line)
+    if not implicit:
+        yield from _handshake(seen, style, "The TLS handshake")
     if seen.after_tls is not None:
-        yield from _section(style, "Its EHLO reply inside TLS")
+        yield from _section(style, "Its EHLO reply inside TLS", seen.steps.get("ehlo_tls"))
         yield from _said("C", b"EHLO " + seen.ehlo_name.encode("latin-1", "replace"))
-        yield from _reply(style, seen.after_tls)
-    yield from _section(style, "Conclusion")
-    for text in conclusions(seen):
-        yield from _filled(text, "  ")
+        yield from _reply(style, seen.after_tls, inside_tls=True)
 
 
-def conclusions(seen: Probed) -> Iterable[str]:
-    """What it means, in sentences."""
-    before, after = seen.before_tls, seen.after_tls
-    if seen.problem:
-        yield f"The probe ended early: {seen.problem}."
-    if before is None:
-        return
-    if before.result.refused:
-        yield "The server refuses EHLO; there is nothing to repair. A proxy passes the refusal on."
-    elif seen.banner_findings and not before.result.changed:
-        yield "EHLO lines come before the banner; the proxy removes them."
-    elif before.result.changed:
-        yield "The reply in clear is broken; the proxy repairs it in its default mode, pass-through."
-    elif before.strict.changed:
-        yield "The reply in clear is untidy; the proxy repairs that only with `strict = true`."
-    else:
-        yield "The reply in clear needs no repair."
-    if not before.result.refused and not before.offers_starttls and not seen.starttls_reply:
-        yield "The server offers no STARTTLS here."
-    if after is None:
-        return
-    if after.result.changed:
-        yield (
-            "The reply inside TLS is broken as well. Pass-through can't read it there, so it will not be enough: "
-            'this server needs bridge mode, `mode = "bridge"` in [route.tls].'
-        )
-    elif after.strict.changed:
-        yield "The reply inside TLS is untidy; only bridge mode with `strict = true` repairs that."
-    else:
-        yield "The reply inside TLS needs no repair: pass-through is enough."
-
-
-def _section(style: Style, title: str) -> Iterable[str]:
+def _section(style: Style, title: str, seconds: float | None = None) -> Iterator[str]:
     yield ""
-    yield style("bold", title)
+    yield style("bold", title) + ("" if seconds is None else f"  ({seconds:.3f} s)")
 
 
-def _said(who: str, line: bytes, mark: str = "") -> Iterable[str]:
+def _said(who: str, line: bytes, mark: str = "") -> Iterator[str]:
     text = line_text(line.decode("latin-1"))
     if len(text) > MAX_LINE_SHOWN:
         text = f"{text[:MAX_LINE_SHOWN]} ... ({len(line)} octets)"
-    yield f"  {who}: {text}" + (f"   <-- {mark}" if mark else "")
+    pieces = [text[at : at + WIDTH - 5] for at in range(0, len(text), WIDTH - 5)] or [""]
+    arrow = f"   <-- {mark}" if mark else ""
+    for number, piece in enumerate(pieces):
+        shown = f"  {who}: {piece}" if not number else f"     {piece}"
+        if number + 1 < len(pieces) or len(shown) + len(arrow) <= WIDTH:
+            yield shown + (arrow if number + 1 == len(pieces) else "")
+        else:
+            yield shown
+            yield f"     {arrow.strip()}"
 
 
-def _reply(style: Style, reply: Judged) -> Iterable[str]:
+def _reply(style: Style, reply: Judged, inside_tls: bool = False) -> Iterator[str]:
     findings, strict_only = reply.result.findings, _strict_only(reply)
     marks: dict[int, list[str]] = {}
     for finding in findings:
@@ -174,11 +159,15 @@ def _reply(style: Style, reply: Judged) -> Iterable[str]:
     if len(lines) > MAX_LINES_SHOWN:
         yield f"  ... and {len(lines) - MAX_LINES_SHOWN} more lines"
     if not findings:
-        yield style("good", "  Nothing is wrong with it.")
+        yield style("good", "  Nothing is wrong with it." if not reply.result.refused else "")
         return
     for finding in findings:
         yield ""
-        yield from _finding(style, finding, finding.repaired, finding in strict_only)
+        if finding.repaired:
+            done = "repaired, in bridge mode" if inside_tls else "repaired"
+        else:
+            done = "left as it is, unless `strict = true`" if finding in strict_only else "reported, not changed"
+        yield from _finding(style, finding, done)
     if reply.result.changed:
         yield ""
         yield "  A correct reply, as the proxy sends it in place of that:"
@@ -194,48 +183,61 @@ def _strict_only(reply: Judged) -> list[Finding]:
     ]
 
 
-def _finding(style: Style, finding: Finding, repairs: bool, strict_only: bool = False) -> Iterable[str]:
-    kind = FINDINGS[finding.id]
-    where = f"line {finding.line}" if finding.line else "the whole reply"
-    clause = finding.clause or kind.clause
-    yield style("bad" if repairs else "changed", f"  {finding.id}") + f", {where}, {clause}"
+def _finding(style: Style, finding: Finding, done: str) -> Iterator[str]:
+    where = f"line {finding.line}, " if finding.line else ""
+    clause = finding.clause or FINDINGS[finding.id].clause
+    yield style("bad" if finding.repaired else "changed", f"  {finding.id}") + f", {where}{clause}"
     yield from _filled(printable(finding.message), "    ")
-    yield from _filled(f"Who breaks on it: {kind.breaks}", "    ")
-    if repairs:
-        done = "repaired"
-    elif strict_only:
-        done = "left as it is, unless `strict = true`"
-    else:
-        done = "reported, not changed"
+    yield from _filled(f"Who breaks on it: {FINDINGS[finding.id].breaks}", "    ")
     yield f"    By the proxy: {done}"
 
 
-def _tls(seen: Probed, style: Style) -> Iterable[str]:
-    if not seen.starttls_reply:
+def _handshake(seen: Seen, style: Style, title: str) -> Iterator[str]:
+    if not seen.tried:
         return
-    yield from _section(style, "STARTTLS")
-    yield from _said("C", b"STARTTLS")
-    for line in split_lines(seen.starttls_reply):
-        yield from _said("S", line)
-    tls = seen.tls
-    if tls is None:
-        return
+    yield from _section(style, title, seen.steps.get("handshake"))
+    for tried in seen.tried:
+        if len(seen.tried) > 1 or tried.result:
+            answer = tried.result or "answered"
+            words = printable(f"ClientHello {tried.words}, {tried.octets} octets: {answer}")
+            yield from (style("bad" if tried.result else "good", line) for line in _filled(words, "  "))
+    if seen.tls is not None:
+        yield from _tls(seen.tls, seen.target.asked.name or seen.target.host, style)
+
+
+def _tls(tls: TlsSeen, name: str, style: Style) -> Iterator[str]:
     yield f"  {tls.version}, {tls.cipher}"
     if tls.certificate is not None:
         names = ", ".join(tls.certificate.names) or "no name"
         yield from _filled(printable(f"Certificate: {tls.certificate.subject}, for {names}"), "  ")
-        yield f"  valid until {tls.certificate.not_after}, key sha256:{tls.certificate.sha256_spki}"
-    host = printable(seen.options.host)
+        yield f"  valid until {tls.certificate.not_after}"
+        yield f"  key sha256:{tls.certificate.sha256_spki}"
+    host, reason = printable(name), printable(tls.reason)
     if tls.verified:
-        yield style("good", f"  It would be verified for {host}.")
+        yield from (style("good", line) for line in _filled(f"It would be verified for {host}.", "  "))
+    elif tls.verified is None:
+        yield from _filled(f"Whom it is for can't be said: {reason}.", "  ")
     else:
-        yield from (
-            style("changed", line)
-            for line in _filled(f"It would NOT be verified for {host}: {printable(tls.reason)}.", "  ")
-        )
+        told = f"It would NOT be verified for {host}: {reason}. Most senders don't ask, and encrypt all the same."
+        yield from (style("changed", line) for line in _filled(told, "  "))
+
+
+def _dane(dane: Dane, style: Style) -> Iterator[str]:
+    yield from _section(style, f"DANE: TLSA records of {printable(dane.name)}")
+    if dane.problem:
+        yield from _filled(printable(f"Unknown. {dane.problem}."), "  ")
+    elif not dane.records:
+        yield "  There are none."
+    for record in dane.records:
+        fit = {True: "fits the certificate seen", False: "does NOT fit the certificate seen", None: "not compared"}
+        yield from _filled(f"{record}", "  ")
+        yield style("good" if record.fits else "changed", f"    {fit[record.fits]}")
+    if dane.records:
+        by = "validated, says the resolver on this host" if dane.validated else "not validated"
+        yield f"  The answer is {by}."
 
 
 def _filled(text: str, indent: str) -> Iterable[str]:
-    yield from textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
-    )  # fmt: skip
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=True
+    )

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.net.tls.channel import TlsChannel, TlsProblem
 from proxy.smtp.lines import LineBuffer
@@ -25,11 +26,25 @@ UNTERMINATED_AFTER = 15.0  # seconds of silence after a `250-` line that mean th
 GOODBYE = 1.0  # seconds to wait for the 221
 MAX_REPLY = 1024 * 1024  # bytes of one reply
 MAX_ADDRESSES = 8  # that are tried
+MAX_SHOWN = 120  # characters of what a server said instead
 RECV = 16 * 1024
+BEHIND = 0.1  # seconds in which bytes behind the 220 to STARTTLS are waited for
+TICK = 0.5  # seconds between two words of progress
 
 
 class NoAnswer(Exception):
-    """The network, or the server, prevented an answer."""
+    """The network, or the server, prevented an answer.
+
+    `kind`: `silence`, `end` (FIN), `reset`, or `other`.
+    """
+
+    def __init__(self, reason: str, kind: str = "other") -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def no_progress() -> None:
+    """For those who watch nobody wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,51 +56,63 @@ class EhloHeard:
     seconds: float
 
 
-def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """A connection to the first address of `host` that takes one; each is given `timeout` seconds."""
+def addresses(host: str, port: int) -> list[str]:
+    """Every address of `host` that can be connected to, in the order of this host's policy, at most `MAX_ADDRESSES`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise NoAnswer(f"{host} is not found: {reason}") from None
-    reasons: list[str] = []
-    for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
-        try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:  # a host without IPv6
-            reasons.append(f"{address[0]}: {error.strerror}")
-            continue
-        sock.settimeout(timeout)
-        try:
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            reasons.append(f"{address[0]}: {error.strerror or 'no answer'}")
-            continue
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
-    raise NoAnswer(f"can't connect to port {port} of {host}: {'; '.join(reasons)}")
+    return list(dict.fromkeys(_textual(each[4]) for each in found))[:MAX_ADDRESSES]
+
+
+def _textual(address: tuple[Any, ...]) -> str:
+    """With the interface of a link-local address, which getaddrinfo gives apart."""
+    text, scope = str(address[0]), address[3] if len(address) == 4 else 0
+    return f"{text}%{scope}" if scope and "%" not in text else text
+
+
+def connect(address: str, port: int, timeout: float, source: str = "") -> socket.socket:
+    """A non-blocking connection to one address within `timeout` seconds; from `source`, if one is given."""
+    try:
+        sock = socket.create_connection((address, port), timeout, (source, 0) if source else None)
+    except TimeoutError:
+        raise NoAnswer(
+            f"can't connect to port {port} of {address}: no answer within {timeout:g} s", "silence"
+        ) from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NoAnswer(f"can't connect to port {port} of {address}: {reason}", "unreachable") from None
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 class Wire:
     """The conversation.  `timeout` is for each answer, seconds."""
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, sock: socket.socket, timeout: float, progress: Callable[[], None] = no_progress) -> None:
         self._sock = sock
         self._timeout = timeout
+        self._progress = progress
         self._channel: TlsChannel | None = None
         self._lines = LineBuffer(MAX_LINE)
         self._ended = False
+        self._spoiled = False  # a handshake was begun and not ended
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
 
     def goodbye(self) -> None:
-        """QUIT, a short wait for the answer, and the end of the connection.  Never raises."""
-        try:
-            self.say(b"QUIT")
-            self._timeout = min(self._timeout, GOODBYE)
-            self.reply("QUIT")
-        except NoAnswer:
-            pass  # nobody is left to be told
+        """QUIT, a short wait for the answer, and the end of the connection; no QUIT in a handshake.  Never raises."""
+        if not self._spoiled:
+            try:
+                self.say(b"QUIT")
+                self._timeout = min(self._timeout, GOODBYE)
+                self.reply("QUIT")
+            except NoAnswer:
+                pass  # nobody is left to be told
         if self._channel is not None:
             self._channel.shutdown()
         self._sock.close()
@@ -105,26 +132,32 @@ class Wire:
                     sent = self._channel.send(rest)
                 rest = rest[sent:]
                 if rest and not self._wait(deadline, select.POLLIN | select.POLLOUT):
-                    raise NoAnswer("the server takes nothing any more")
+                    raise NoAnswer("the server takes nothing any more", "silence")
         except (OSError, TlsProblem) as error:
-            raise NoAnswer(f"the connection broke: {error}") from None
+            raise NoAnswer(f"the connection broke: {_reason(error)}", _kind(error)) from None
 
     def banner(self) -> bytes:
-        """All lines up to the banner's last, those in front of it included, as they came."""
-        return self._reply("the banner", line_before_banner)
+        """All lines up to the banner's last, those in front of it included, as they came.
+
+        `NoAnswer` quotes what is no SMTP at its first line: an SSH server's, a web server's.
+        """
+        return self._reply("the banner", line_before_banner, smtp=False)
 
     def reply(self, to: str) -> bytes:
         """One reply, as it came; `to` says to what, for the error."""
         return self._reply(to, lambda line: False)
 
-    def _reply(self, to: str, answers_nothing: Callable[[bytes], bool]) -> bytes:
+    def _reply(self, to: str, answers_nothing: Callable[[bytes], bool], smtp: bool = True) -> bytes:
         raw = b""
         deadline = time.monotonic() + self._timeout
         while len(raw) < MAX_REPLY:
             line = self._line(deadline)
             if line is None:
-                raise NoAnswer(self._cut_off(to, raw))
+                raise self._cut_off(to, raw)
             raw += line
+            if not smtp and not code_of(line) and not answers_nothing(line):
+                raise NoAnswer(f"this is no SMTP server; it says {shown(line)}")
+            smtp = True
             if ends_reply(line) and not answers_nothing(line):
                 return raw
         raise NoAnswer(f"{to}: a reply without an end")
@@ -150,24 +183,34 @@ class Wire:
         raw = progress.whole()
         if not progress.final_seen:
             if self._ended or not progress.lines:
-                raise NoAnswer(self._cut_off("the EHLO reply", raw))
+                raise self._cut_off("the EHLO reply", raw)
             rest = self._lines.take_pending()
             return EhloHeard(raw + rest, True, time.monotonic() - begun)
         return EhloHeard(raw, False, time.monotonic() - begun)
 
-    def start_tls(self, channel: TlsChannel) -> None:
-        """The handshake, on this wire's socket; what follows is inside TLS.  `NoAnswer` says why it failed."""
-        behind = len(self._lines)
-        if behind:
-            raise NoAnswer(f"the server sent {behind} bytes behind its 220 to STARTTLS; no sender may go on")
-        deadline = time.monotonic() + self._timeout
+    def behind(self) -> bytes:
+        """What the server has sent behind its last reply; a moment is waited for it."""
+        self._wait(time.monotonic() + BEHIND)
+        more = self._receive()
+        if more:
+            self._lines.feed(more)
+        elif more == b"":
+            self._ended = True
+        return self._lines.take_pending() if len(self._lines) else b""
+
+    def start_tls(self, channel: TlsChannel, timeout: float) -> None:
+        """The handshake, on this wire's socket; what follows is inside TLS.  `NoAnswer` says why it failed, and how."""
+        deadline = time.monotonic() + timeout
+        self._spoiled = True
         try:
             while not channel.handshake():
                 if not self._wait(deadline, select.POLLOUT if channel.unsent else select.POLLIN):
-                    raise NoAnswer("the TLS handshake does not end")
+                    raise NoAnswer(f"no answer to the ClientHello within {timeout:g} s", "silence")
         except TlsProblem as problem:
-            raise NoAnswer(f"the TLS handshake failed: {problem.reason}") from None
+            raise NoAnswer(problem.reason, _kind(problem)) from None
+        self._spoiled = False
         self._channel = channel
+        self._lines = LineBuffer(MAX_LINE)
 
     # ------------------------------------------------------------------ bytes
 
@@ -197,19 +240,43 @@ class Wire:
         except BlockingIOError:
             return None
         except (OSError, TlsProblem) as error:
-            raise NoAnswer(f"the connection broke: {error}") from None
+            raise NoAnswer(f"the connection broke: {_reason(error)}", _kind(error)) from None
 
     def _wait(self, deadline: float, events: int = select.POLLIN) -> bool:
         """Until the socket may have changed; False when the deadline has passed."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
         poll = select.poll()
         poll.register(self._sock, events)
-        return bool(poll.poll(left * 1000 + 1))
+        while (left := deadline - time.monotonic()) > 0:
+            if poll.poll(min(left, TICK) * 1000 + 1):
+                return True
+            self._progress()
+        return False
 
-    def _cut_off(self, what: str, raw: bytes) -> str:
-        got = f" after {len(raw)} bytes of it" if raw else ""
+    def _cut_off(self, what: str, raw: bytes) -> NoAnswer:
+        rest = raw + self._lines.take_pending()
+        got = f"; what came is {shown(rest)}" if rest else ""
         if self._ended:
-            return f"the server closed the connection instead of {what}{got}"
-        return f"no end of {what}{got}" if raw else f"no answer within {self._timeout:g} s: {what} did not come"
+            return NoAnswer(f"the server closed the connection instead of {what}{got}", "end")
+        if rest:
+            return NoAnswer(f"no end of {what} within {self._timeout:g} s{got}", "silence")
+        return NoAnswer(f"no answer within {self._timeout:g} s: {what} did not come", "silence")
+
+
+def shown(octets: bytes) -> str:
+    """What a server sent, quoted in printable ASCII and cut."""
+    text = octets.decode("latin-1").rstrip("\r\n")
+    cut = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    return repr(cut.encode("ascii", "backslashreplace").decode("ascii"))
+
+
+def _reason(error: OSError | TlsProblem) -> str:
+    return error.reason if isinstance(error, TlsProblem) else error.strerror or str(error)
+
+
+def _kind(error: OSError | TlsProblem) -> str:
+    """How a connection broke, by the words where there are only words."""
+    if isinstance(error, OSError):
+        return "reset" if isinstance(error, ConnectionError) else "other"
+    if "closed the connection" in error.reason:
+        return "end"
+    return "reset" if "was lost" in error.reason else "alert"
