@@ -85,6 +85,8 @@ def _verdict(seen: Seen, conclusion: Conclusion, style: Style) -> Iterator[str]:
         yield from _filled(conclusion.cure, "  ")
     if conclusion.toml:
         yield ""
+        if conclusion.verdict == "none":
+            yield from _filled("Only for senders that miss keywords in small letters, pass-through helps:", "  ")
         yield "  To paste into /etc/ehlo-proxy/ehlo-proxy.toml:"
         yield ""
         yield from printable(conclusion.toml.replace("\n", "\0")).replace("\\0", "\n").splitlines()

@@ -82,7 +82,10 @@ def conclude(seen: Seen) -> Conclusion:
     if trusting is not None:
         faults.append(trusting if not faults else Fault("none", trusting.cause, trusting.lines))
     if not faults:
-        return Conclusion("none", _well(seen))
+        toml = (
+            to_paste(seen, "passthrough", ()) if seen.before_tls is not None and seen.before_tls.result.changed else ""
+        )
+        return Conclusion("none", _well(seen), toml)
     verdict = max((fault.verdict for fault in faults), key=VERDICTS.index)
     cause = " ".join(_sentence(fault.cause) for fault in faults)
     toml = "" if verdict == "server" else to_paste(seen, verdict, [line for fault in faults for line in fault.lines])
@@ -194,8 +197,8 @@ def _up_with_another(seen: Seen) -> Fault:
     today, answered = seen.tried[0], seen.tried[-1]
     tls = seen.tls
     assert tls is not None
-    failed = f"a ClientHello {today.words} ({today.octets} octets) fails: {today.result}"
-    worked = f"one {answered.words} ({answered.octets} octets) is answered, with {tls.version}, {tls.cipher}"
+    failed = f"a ClientHello {today.words}, of {today.octets} octets, fails: {today.result}"
+    worked = f"one of {answered.octets} octets, {answered.words}, is answered, with {tls.version}, {tls.cipher}"
     version = tls.version[4:] if "." in tls.version else "1.0"
     classic = ("tls", 'groups = "classic"')
     lines: dict[str, tuple[tuple[str, str], ...]] = {

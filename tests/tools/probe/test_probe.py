@@ -6,8 +6,6 @@ import io
 import json
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,9 @@ from proxy.tools.probe import command as probe
 from proxy.tools.probe.command import ProbeOptions
 from proxy.tools.probe.converse import own_name
 from proxy.tools.probe.seen import Asked, Target
+from proxy.tools.simulate.faults import FAULTS as SIMULATED_FAULTS
 from proxy.tools.simulate.replies import BROKEN
+from tests.tools.probe.conftest import Simulated
 from tests.tools.probe.looked import Looked, look
 
 # What each simulated finding comes to where it is not pass-through.
@@ -39,56 +39,59 @@ VERDICTS = {
     "xclient-offered": "server",
 }
 
-# Serves every finding at a port of its own, and the first one also broken inside TLS, without TLS, and a good one.
-SERVERS = """
-import json, sys
-from twisted.internet import reactor
-from proxy.net.tls.self_signed import make_self_signed
-from proxy.tools.simulate.replies import BROKEN, GOOD_REPLIES, adapted
-from proxy.tools.simulate.server import ServerSideTls, SimulatedServer
-
-tls = ServerSideTls(*make_self_signed(["mail.domain1.com", "127.0.0.1"]))
-servers = {finding: SimulatedServer(reactor, replies, tls) for finding, replies in BROKEN.items()}
-servers["none"] = SimulatedServer(reactor, GOOD_REPLIES, tls)
-bad, masked = BROKEN["greeting-not-first"], BROKEN["keyword-masked"]
-servers["inside"] = SimulatedServer(reactor, adapted(bad, broken_inside_tls=True), tls)
-servers["no-tls"] = SimulatedServer(reactor, adapted(GOOD_REPLIES, tls=False))
-servers["implicit"] = SimulatedServer(reactor, GOOD_REPLIES, tls, implicit_tls=True)
-servers["implicit-broken"] = SimulatedServer(reactor, adapted(bad, broken_inside_tls=True), tls, implicit_tls=True)
-servers["refused"] = SimulatedServer(reactor, GOOD_REPLIES, answers={b"STARTTLS": b"454 4.7.0 not today\\r\\n"})
-servers["other-code"] = SimulatedServer(reactor, GOOD_REPLIES, answers={b"STARTTLS": b"250 go ahead\\r\\n"})
-servers["mask-refused"] = SimulatedServer(reactor, masked, answers={b"STARTTLS": b"500 what?\\r\\n"})
-servers["helo"] = SimulatedServer(reactor, GOOD_REPLIES, answers={b"EHLO": b"502 5.5.1 what?\\r\\n"})
-servers["injected"] = SimulatedServer(reactor, GOOD_REPLIES, tls, behind_starttls=b"250 injected\\r\\n")
-said = []
-for server in servers.values():
-    server.on_command = lambda line: print(line.decode().strip(), file=sys.stderr, flush=True)
-ports = {n: reactor.listenTCP(0, s, interface="127.0.0.1").getHost().port for n, s in servers.items()}
-print(json.dumps(ports), flush=True)
-reactor.callLater(120, reactor.stop)
-reactor.run()
-"""
+# ... and each fault beside the reply: its verdict, and what it is called.
+FAULTS = {
+    "banner-multiline": ("none", {"banner-multiline"}),
+    "client-name-invalid": ("none", set()),  # of the client's, and probe's own is good
+    "closes-after-220": ("server", set()),
+    "dh-1024": ("bridge", {"tls-outdated"}),
+    "ehlo-refused": ("server", {"ehlo-refused"}),
+    "ehlo-repeat-refused": ("server", {"ehlo-repeat-refused"}),
+    "expired": ("none", set()),
+    "hello-too-large": ("bridge", {"hello-unanswered"}),
+    "hello-unanswered": ("bridge", {"hello-unanswered"}),
+    "keyword-incomplete": ("none", {"keyword-incomplete"}),
+    "sha1": ("bridge", {"tls-outdated"}),
+    "slow-banner": ("none", set()),
+    "starttls-not-steady": ("server", {"starttls-not-steady"}),
+    "starttls-refused": ("server", {"starttls-refused"}),
+    "starttls-reply-code": ("server", {"starttls-reply-code"}),
+    "tls-outdated": ("bridge", {"tls-outdated"}),
+    "tls10-only": ("bridge", {"tls-outdated"}),
+    "wrong-name": ("none", set()),
+}
 
 
 @pytest.fixture(scope="module")
-def probed() -> dict[str, Looked]:
+def probed(simulated: Simulated) -> dict[str, Looked]:
     """Every server, probed: what was seen, and the report."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVERS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        ports: dict[str, int] = json.loads(process.stdout.readline())
-        with ThreadPoolExecutor(12) as pool:
-            looked = pool.map(lambda name: look(ports[name], implicit_tls=name.startswith("implicit")), ports)
-            seen = dict(zip(ports, looked, strict=True))
-    finally:
-        process.terminate()
-        commands = process.communicate(timeout=20)[1].splitlines()
-    verbs = [line.split()[0] for line in commands]
-    assert set(verbs) == {"EHLO", "HELO", "STARTTLS", "QUIT"}  # never MAIL
-    assert verbs.count("QUIT") >= len(ports)
+
+    def one(name: str) -> Looked:
+        timeout = 12.0 if name == "fault:slow-banner" else 1.5
+        return look(simulated.ports[name], timeout, implicit_tls=name.startswith("implicit"))
+
+    with ThreadPoolExecutor(12) as pool:
+        seen = dict(zip(simulated.ports, pool.map(one, simulated.ports), strict=True))
+    assert set(simulated.verbs) == {"EHLO", "HELO", "STARTTLS", "QUIT"}  # never MAIL
+    assert simulated.verbs.count("QUIT") >= len(simulated.ports)
     return seen
+
+
+@pytest.mark.parametrize("fault", sorted(SIMULATED_FAULTS))
+def test_a_simulated_fault_is_named_and_no_other(fault: str, probed: dict[str, Looked]) -> None:
+    looked = probed[f"fault:{fault}"]
+    assert (looked.conclusion.verdict, looked.ids) == FAULTS[fault]
+    for finding in looked.ids:
+        assert f"  {finding}, " in looked.out
+    assert bool(looked.conclusion.toml) is (looked.conclusion.verdict == "bridge")
+
+
+@pytest.mark.parametrize(("fault", "told"), [("expired", "expired on"), ("wrong-name", "certificate is for")])
+def test_a_certificate_that_does_not_verify_is_told(fault: str, told: str, simulated: Simulated) -> None:
+    looked = look(simulated.ports[f"fault:{fault}"], name="mail.domain1.com")
+    assert looked.conclusion.verdict == "none"
+    assert looked.seen.tls is not None
+    assert told in looked.seen.tls.reason
 
 
 @pytest.mark.parametrize("finding", sorted(BROKEN))
@@ -100,7 +103,8 @@ def test_a_simulated_finding_is_named_and_no_other(finding: str, probed: dict[st
     assert looked.seen.after_tls is not None
     assert looked.conclusion.verdict == VERDICTS.get(finding, "passthrough")
     assert looked.conclusion.exit_code == (0 if looked.conclusion.verdict == "none" else 1)
-    assert bool(looked.conclusion.toml) is (looked.conclusion.verdict in ("passthrough", "add", "bridge"))
+    cured = finding == "keyword-case" or looked.conclusion.verdict in ("passthrough", "add", "bridge")
+    assert bool(looked.conclusion.toml) is cured
 
 
 def test_every_finding_of_a_reply_is_simulated() -> None:
