@@ -107,7 +107,7 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
 def finish_server(carrier: Carrier, action: FinishServer) -> None:
     if carrier.server is not None:
         carrier.server.finish(clean=carrier.client.end_was_clean)
-    carrier.half_closed_at = carrier.active_at = monotonic()
+    carrier.half_closed()
     if carrier.client.relaying:
         carrier.set_deadline()
 

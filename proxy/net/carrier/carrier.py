@@ -12,15 +12,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.carrier.actions import DO, TELLS
-from proxy.net.carrier.looking import Onlooker
+from proxy.net.carrier.ending import JUDGED_AFTER, Ends
+from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
 from proxy.net.relay.outgoing import PEER_FULL, SESSION_FULL
 from proxy.smtp.session.commands import argument_of
-from proxy.smtp.session.events import (
-    Action,
-    ToClient,
-    ToServer,
-)
+from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
 if TYPE_CHECKING:
@@ -31,18 +28,16 @@ if TYPE_CHECKING:
     from proxy.net.observer import Story
     from proxy.net.tls.secure import Handshake
 
-RESETS: Final = ("client-reset", "server-reset")
-PEERS_ENDS: Final = ("completed", "client-closed", "server-closed", *RESETS)  # `by` is who ended first
 MAX_NAME: Final = 255  # octets of a client's name that are kept
-JUDGED_AFTER: Final = 0.3  # seconds in which a server that was told QUIT may end, before a client's reset is one
+IMPLICIT_TLS: Final = ":465"  # RFC 8314 7.3
 
 
 class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "first_to_end", "found", "half_closed_at", "leaving", "offers",
-        "onlooker", "original", "over", "route", "securing_client", "securing_server", "server", "session", "story",
+        "active_at", "client", "dial", "due", "early", "ends", "found", "offers", "onlooker", "original", "over",
+        "route", "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
@@ -60,11 +55,10 @@ class Carrier:
         self.securing_server: Handshake | None = None
         self.offers: OffersQuestion | None = None  # the question about XCLIENT that is under way
         self.due: float | None = None  # what `deadlines` knows
+        self.early = b""  # the beginning of a TLS record that came before the server was connected
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
         self.active_at = now
-        self.half_closed_at = 0.0
-        self.first_to_end = ""  # client, server
-        self.leaving = False  # the client is gone by a reset, and the server is given a moment to end
+        self.ends = Ends(route.settings.timeouts.idle, route.settings.timeouts.half_closed)
         self.found = 0  # findings outside of an EHLO reply
         self.over = False
 
@@ -121,6 +115,10 @@ class Carrier:
                 another_left=dial.another_left,
             )
         )
+        early, self.early = self.early, b""
+        if early and not self.over:
+            self.client_data(early, now)
+            self.client.resume(SESSION_FULL)
         if not self.over and self.server is connection:
             connection.ready(mask)
 
@@ -137,14 +135,43 @@ class Carrier:
         session = self.session
         if session is None:
             return
-        self.story.bytes_from_client += len(data)
+        story = self.story
+        if not story.bytes_from_client and data[:1] == HANDSHAKE_RECORD and self._tls_from_the_first_byte(data):
+            return
+        story.bytes_from_client += len(data)
         self.onlooker.read(True, data, now)
         self.obey(session.client_data(data, now))
         if self.session is None:
-            if self.story.tls == "passthrough":
+            if story.tls == "passthrough":
                 self.onlooker.tls_passes(data)  # the ClientHello is what made the session let go
         elif not session.wants_client:
             self.client.pause(SESSION_FULL)
+
+    def _tls_from_the_first_byte(self, data: bytes) -> bool:
+        """Where the destination's port is 465 there is nothing to repair in clear: relay at once, both ways, unread.
+
+        RFC 8314 3.3; elsewhere these bytes are an unknown command like any other.
+        """
+        story = self.story
+        server = self.server
+        if self.route.policy.bridge is not None:
+            return False
+        if server is None:
+            self.early += data
+            self.client.pause(SESSION_FULL)
+            return True
+        if not story.destination.endswith(IMPLICIT_TLS) or story.bytes_from_server:
+            return False
+        story.tls = "passthrough"
+        story.bytes_from_client += len(data)
+        self.onlooker.server_let_go(True)
+        self.onlooker.tls_passes(data)
+        self.forget_session()
+        server.relaying = self.client.relaying = True
+        self.active_at = monotonic()
+        self.set_deadline()
+        server.write(data)
+        return True
 
     def server_data(self, data: bytes, now: float) -> None:
         """Bytes of the server that the session reads."""
@@ -157,18 +184,17 @@ class Carrier:
 
     def ended(self, connection: Connection, reset: bool) -> None:
         """Nothing more comes from one side: it ended, or (`reset`) it is gone altogether."""
+        ends = self.ends
+        side = "client" if connection is self.client else "server"
         other = self.server if connection is self.client else self.client
-        if reset and other is not None and not self.first_to_end:
-            # Who closes with bytes of ours unread says a reset (Postfix, msmtp); the other's end may not be read yet.
+        if reset and other is not None and not ends.first:
             if self.session is not None:
                 other.ready(0)
                 if self.over:
                     return
             if self.session is None or other is self.server:
                 other.look_for_its_end()
-        if not self.first_to_end:
-            late = reset and not connection.end_seen and other is not None and other.end_seen
-            self.first_to_end = self._side(other if late and other is not None else connection)
+        ends.came(side, connection, other, reset)
         now = monotonic()
         session = self.session
         if session is None:
@@ -180,37 +206,28 @@ class Carrier:
             if self.session is None and not self.over:
                 self._relay_ended(connection, reset)
 
-    def _side(self, connection: Connection) -> str:
-        return "client" if connection is self.client else "server"
-
     def _relay_ended(self, connection: Connection, reset: bool) -> None:
         """FIN for FIN, reset for reset."""
-        side = self._side(connection)
-        if reset and side == "client" and self.server is not None and not self.server.end_seen and not self.leaving:
-            # It may have said QUIT and gone with the 221 on its way (Postfix, after a certificate that it rejects).
-            self.leaving = True
+        side = "client" if connection is self.client else "server"
+        other = self.server if connection is self.client else self.client
+        if reset and self.ends.may_leave(side, other):
             self.due = monotonic() + JUDGED_AFTER
             self.route.deadlines.at(self.due, self)
             return
         if reset:
             self.end(f"{side}-reset", side, "", reset_client=side == "server", reset_server=side == "client")
             return
-        other = self.server if connection is self.client else self.client
         if other is None or other.ended:
-            self.end("completed", self.first_to_end, "")
+            self.end("completed", side, "")
             return
         other.finish(clean=connection.end_was_clean)
-        self.half_closed_at = self.active_at = monotonic()
+        self.half_closed()
         self.set_deadline()
 
-    def _judged(self, outcome: str, by: str) -> tuple[str, str]:
-        """The outcome by what is known here: who ended first, and whether a reset was only a way of closing."""
-        server = self.server
-        if outcome in RESETS and (self.client.end_seen or (server is not None and server.end_seen)):
-            outcome = "completed" if self.session is None else f"{self.first_to_end}-closed"
-        if outcome in PEERS_ENDS and self.first_to_end:
-            by = self.first_to_end
-        return outcome, by
+    def half_closed(self) -> None:
+        """One side was told that the other has ended."""
+        self.ends.half_closed()
+        self.active_at = monotonic()
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
@@ -279,8 +296,6 @@ class Carrier:
         if self.session is not None:
             self.obey(self.session.offers_known(offered, monotonic()))
 
-    # -- TLS ---------------------------------------------------------------------------------------------------------
-
     @property
     def implicit(self) -> bool:
         """Whether the client speaks TLS from its first byte."""
@@ -291,9 +306,7 @@ class Carrier:
 
     def set_deadline(self) -> None:
         """For a relay, also of one direction only: nothing for too long, either way."""
-        timeouts = self.route.settings.timeouts
-        span = timeouts.half_closed if self.half_closed_at else timeouts.idle
-        when = self.active_at + span
+        when = self.active_at + self.ends.patience
         if self.due is None or when < self.due:
             self.due = when
             self.route.deadlines.at(when, self)
@@ -303,7 +316,7 @@ class Carrier:
         self.due = None
         if self.over:
             return
-        if self.leaving:
+        if self.ends.leaving:
             if self.server is not None:
                 self.server.look_for_its_end()
             self._relay_ended(self.client, True)
@@ -313,11 +326,8 @@ class Carrier:
         if session is not None and not (self.client.relaying and session.deadline is None):
             self.obey(session.time_passed(now))
             return
-        timeouts = self.route.settings.timeouts
-        span = timeouts.half_closed if self.half_closed_at else timeouts.idle
-        if now >= self.active_at + span:
-            why = "the other side did not end in time" if self.half_closed_at else "no byte either way in time"
-            self.end("timeout", "proxy", why)
+        if now >= self.active_at + self.ends.patience:
+            self.end("timeout", "proxy", self.ends.too_late)
         else:
             self.set_deadline()
 
@@ -325,11 +335,8 @@ class Carrier:
         """The service stops.  A session that has let go may end by itself, unless it has been quiet so long."""
         if self.session is not None:
             self.obey(self.session.drain(monotonic()))
-        if (
-            not self.over
-            and (self.session is None or self.client.relaying)
-            and monotonic() - self.active_at >= quiet_for
-        ):
+        relays = self.session is None or self.client.relaying
+        if not self.over and relays and monotonic() - self.active_at >= quiet_for:
             self.end("aborted", "proxy", "quiet while the service is being stopped")
 
     def tell_flow(self) -> None:
@@ -355,12 +362,13 @@ class Carrier:
         story = self.story
         client = self.client
         server = self.server
-        story.outcome, story.by = self._judged(outcome, by)
+        ended = client.end_seen or (server is not None and server.end_seen)
+        story.outcome, story.by = self.ends.judged(outcome, by, ended=ended, let_go=self.session is None)
         story.reason = reason
         failure = self.onlooker.tls_failure()
         if failure and outcome not in ("aborted", "error"):
             story.outcome = "tls-failed"
-            story.by = self.first_to_end or by
+            story.by = self.ends.first or by
             story.reason = failure
         self.forget_session()
         story.bytes_from_client += client.moved

@@ -17,8 +17,10 @@ from tests.own_reactor import OwnReactor
 class Tells:
     """In place of a carrier: what the connections told."""
 
-    looks = False
     active_at = 0.0
+
+    class onlooker:
+        wants = False
 
     def __init__(self) -> None:
         self.ends: list[tuple[Connection, bool]] = []
