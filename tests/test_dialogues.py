@@ -103,7 +103,7 @@ def _xclient(setting: Setting, _: str) -> None:
 
 
 def _ends_early(setting: Setting, _: str) -> None:
-    setting.memory.ends_early = True
+    setting.memory.saw_going_on(1000.0)
 
 
 SETTINGS: dict[str, Callable[[Setting, str], None]] = {

@@ -14,7 +14,7 @@ the reply, in the dialogue and in a handshake, in `faults.py`.
 out in order.  It is one object in six parts, each built on the one before, so that each rule stands in one place:
 
     state.py     what is known and held; the deadline; the output of a call
-    waiting.py   an EHLO reply: when it is over, what is late
+    waiting.py   an EHLO reply: when it is over (`parts/late.py` judges a line that comes after that)
     answers.py   which reply answers which command: banner, STARTTLS, all others; endless lines; the server's end
     trust.py     XCLIENT: who must not get past the reading
     bridge.py    TLS on each side by itself; in pass-through only its opening is used

@@ -55,6 +55,11 @@ def ends_reply(line: bytes) -> bool:
     return REPLY_CODE.match(line) is not None and line[3:4] != b"-"
 
 
+def is_refusal(raw: bytes) -> bool:
+    """One of these lines has a 4xx or 5xx code; the last may lack its end."""
+    return any(code_of(line) >= 400 for line in raw.split(b"\n"))
+
+
 def parse_line(raw: bytes) -> ReplyLine:
     """Take one line apart, with or without its line end."""
     body = without_end(raw)

@@ -17,11 +17,13 @@ from abc import abstractmethod
 
 from proxy.smtp.reply.ehlo import is_blank_line
 from proxy.smtp.reply.names import banner_host
-from proxy.smtp.reply.replies import code_of, ends_reply
+from proxy.smtp.reply.replies import code_of, ends_reply, is_refusal
 from proxy.smtp.session.events import Injected, NextDestination, ReleaseServer, StarttlsAnswered
+from proxy.smtp.session.parts.late import offers_trust
 from proxy.smtp.session.state import MAX_HELD, MAX_REPLY_LINE, Owed, Phase, Reply
-from proxy.smtp.session.waiting import EhloReplies, offers_trust
+from proxy.smtp.session.waiting import EhloReplies
 
+HELD = (Reply.EHLO, Reply.STARTTLS)  # replies that are shown when they are whole
 _READS = (Phase.OPENING, Phase.COMMANDS)
 
 
@@ -303,20 +305,40 @@ class Answers(EhloReplies):
 
     def _last_words(self) -> bytes:
         """Deliver an EHLO reply that was whole and only waited; return what else may be forwarded."""
+        owed = self.owed[0] if self.owed else None
+        progress = self.progress
+        if owed is None or owed.private or progress is None or not progress.final_seen:
+            return self.cut_off()
+        rest = self.server_lines.take_pending()
+        self.finish_ehlo()
+        return b"" if self.policy.repair.mode == "repair" else rest
+
+    def cut_off(self) -> bytes:
+        """Nothing follows what is held or half said: return what of it may be forwarded, as it came.
+
+        A reply that had to be whole before it could be shown is dropped, never completed; but a refusal tells why.
+        """
         rest = self.server_lines.take_pending()
         owed = self.owed[0] if self.owed else None
-        if owed is not None and (owed.private or owed.kind is Reply.STARTTLS):
-            return b""  # it was not to be shown before it was whole
-        if owed is None or owed.kind is not Reply.EHLO:
+        if owed is None or not (owed.private or owed.kind in HELD):
             return rest
-        progress = self.progress
-        repaired = self.policy.repair.mode == "repair"
-        if progress is not None and progress.final_seen:
-            self.finish_ehlo()
-        elif not repaired:
-            rest = b"".join(self.held) + rest
-        # a reply that was cut off is dropped, never completed
-        return b"" if repaired else rest
+        words = b"".join(self.held) + rest
+        self.forget_reply()
+        if owed.private or (owed.kind is Reply.STARTTLS and self.policy.bridge is not None):
+            return b""
+        if owed.kind is Reply.EHLO and self.policy.repair.mode != "repair":
+            return words
+        return words if is_refusal(words) else b""
+
+    def reply_late(self) -> None:
+        """The server does not end its reply in time: 421, behind a refusal that it began."""
+        cause = "no reply in time"
+        words = self.cut_off() if self.owed[0].kind in HELD else b""
+        if is_refusal(words):
+            self.to_client(words)
+            if words[-1:] != b"\n":
+                self.end("timeout", "server", cause)  # inside a line nothing can be said
+        self.refuse("4.4.2", cause, "timeout", "server")
 
     def to_client_if_any(self, data: bytes) -> None:
         """Forward what came, if anything did."""

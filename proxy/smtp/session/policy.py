@@ -1,7 +1,8 @@
 """What the operator wants of a session, and what earlier sessions learnt of its destination.
 
 `SessionPolicy` and `BridgePolicy` are read-only and shared by all sessions of a route.  `DestinationMemory` is the one
-thing that sessions share and change: three facts about how a server behaves, none of them a peer's bytes.
+thing that sessions share and change: a few times at which a server was seen to do something, none of them a peer's
+bytes.  What is remembered is forgotten, since servers are repaired and replaced: nothing is held against one for good.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from proxy.smtp.reply.repair import RepairPolicy
 
 OFFERS_KNOWN_FOR = 300.0  # seconds that an answer about XCLIENT is trusted; an operator changes such lists by hand
+GOING_ON_KNOWN_FOR = 3600.0  # seconds after the last time that a server is held to go on after the end of a reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,26 @@ class SessionPolicy:
 
 @dataclass(slots=True)
 class DestinationMemory:
-    """How this destination was seen to behave.
+    """How this destination, at one address, was seen to behave.  All times are on the clock of the sessions."""
 
-    `ends_early`: it sent EHLO lines after a final one; its EHLO replies wait for a little silence.  `goes_on`: it sent
-    more after a silence that was taken for the end; it is then given a minute of it.  `offers_…`: whether it offers
-    XCLIENT or XFORWARD to this proxy's address, and when that was last seen.
-    """
-
-    ends_early: bool = False
-    goes_on: bool = False
+    went_on_at: float | None = None  # an EHLO reply went on after its end, or its end was put right
+    went_on_slowly_at: float | None = None  # one did so after a silence that had been taken for its end
     offers_xclient: bool = False
     offers_known_at: float | None = None
+
+    def saw_going_on(self, now: float, *, after_silence: bool = False) -> None:
+        """EHLO lines came behind an end, or the end was put right; `after_silence`: it was one by silence."""
+        self.went_on_at = now
+        if after_silence:
+            self.went_on_slowly_at = now
+
+    def goes_on(self, now: float) -> bool:
+        """Whether this server may go on after a final line: its EHLO replies wait for a little silence."""
+        return _since(self.went_on_at, now, GOING_ON_KNOWN_FOR)
+
+    def goes_on_slowly(self, now: float) -> bool:
+        """Whether it may go on after `unterminated_after` of silence: it is given a minute of it."""
+        return _since(self.went_on_slowly_at, now, GOING_ON_KNOWN_FOR)
 
     def learn_offers(self, offered: bool, now: float) -> None:
         """An EHLO reply was read; `offered`: it showed XCLIENT or XFORWARD."""
@@ -58,6 +69,8 @@ class DestinationMemory:
 
     def offers(self, now: float) -> bool | None:
         """Whether XCLIENT or XFORWARD is offered here; None when that is not known, or not any more."""
-        if self.offers_known_at is None or now - self.offers_known_at > OFFERS_KNOWN_FOR:
-            return None
-        return self.offers_xclient
+        return self.offers_xclient if _since(self.offers_known_at, now, OFFERS_KNOWN_FOR) else None
+
+
+def _since(at: float | None, now: float, span: float) -> bool:
+    return at is not None and now - at <= span

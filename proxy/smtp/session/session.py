@@ -32,7 +32,7 @@ from proxy.smtp.session.state import MAX_OWED, Owed, Phase, Reply
 
 # What is pipelined behind these waits for their reply.
 HOLDS_BACK: Final = (Reply.EHLO, Reply.UNREPAIRED, Reply.STARTTLS)
-LISTINGS: Final = (b"EXPN", b"VRFY", b"HELP")
+KINDS: Final = {b"EXPN": Reply.LISTING, b"VRFY": Reply.LISTING, b"HELP": Reply.HELP, b"NOOP": Reply.NOOP}
 
 
 class Session(Bridge):
@@ -217,7 +217,7 @@ class Session(Bridge):
         else:
             if verb == b"HELO":
                 self.greeted_line = line
-            self._send(Reply.LISTING if verb in LISTINGS else Reply.OTHER, line)
+            self._send(KINDS.get(verb, Reply.OTHER), line)
 
     def _send(self, kind: Reply, line: bytes) -> None:
         self.owed.append(Owed(kind, self.now))
@@ -295,7 +295,7 @@ class Session(Bridge):
             if self.owed[0].kind is Reply.BANNER:
                 self.no_banner("no banner in time", "timeout")
             else:
-                self.refuse("4.4.2", "no reply in time", "timeout", "server")
+                self.reply_late()
         elif self.finished:
             self.end("timeout", "server", "the server did not end in time")
         elif self.phase is Phase.HELLO:

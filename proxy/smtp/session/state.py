@@ -51,7 +51,9 @@ class Reply(Enum):
     BANNER = auto()
     EHLO = auto()
     STARTTLS = auto()
-    LISTING = auto()  # to EXPN, VRFY or HELP: may be several lines of free text
+    LISTING = auto()  # to EXPN or VRFY: may be several lines of free text
+    HELP = auto()  # may be so, too
+    NOOP = auto()
     OTHER = auto()
     XCLIENT = auto()  # to the proxy's own XCLIENT
     UNREAD = auto()  # to the command at which the client's direction was let go

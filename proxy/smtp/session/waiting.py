@@ -11,31 +11,26 @@ put it on every line, on the wrong line, or on none.  So the end is
 * at once a final 4xx or 5xx line, or a lone line with any other code than 250 (`220 …`): it is complete in itself.
 
 When a server then goes on all the same, its lines would shift every reply behind them, and a mail could be taken for
-accepted that was not.  They are removed while nothing but STARTTLS is outstanding, and end the session otherwise.
-In the modes `observe` and `off` nothing is removed and nothing completed: what was held goes on as it came.
+accepted that was not.  What such a line is, is `late`'s to say; it is removed while nothing but STARTTLS is
+outstanding, and ends the session otherwise.  In the modes `observe` and `off` nothing is removed and nothing
+completed: what was held goes on as it came.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.smtp.lines import split_lines
-from proxy.smtp.reply.ehlo import ReplyProgress, is_blank_line, looks_like_ehlo_line
-from proxy.smtp.reply.ehlo_lines import CONTROLS, EhloLine
-from proxy.smtp.reply.extensions import TRUSTING, fits
-from proxy.smtp.reply.repair import EhloContext, RepairPolicy, RepairResult, repair_reply
+from proxy.smtp.reply.ehlo import ReplyProgress
+from proxy.smtp.reply.repair import EhloContext, RepairResult, repair_reply
 from proxy.smtp.reply.replies import code_of, ends_reply
 from proxy.smtp.session.events import EhloReplied
+from proxy.smtp.session.parts.late import Verdict, judged_late, offers_trust
 from proxy.smtp.session.state import EHLO_WAIT, GOES_ON_AFTER, Owed, Reply, SessionState
 
 MAX_RECALLED: Final = 4096  # octets of a reply whose end is remembered; real ones have some hundred
-
-MAX_LATE_RECALLED: Final = 512  # octets of a line that may be late; the same "250 2.1.0 Ok" follows most EHLO replies
-
-_UNREAD: Final = RepairPolicy(mode="off")
-_NOTHING_KNOWN: Final = EhloContext()
 
 
 @lru_cache(maxsize=256)
@@ -49,42 +44,7 @@ def leaves_at_once(raw: bytes, banner: bytes) -> bool:
     return progress.final_seen and progress.settled and not progress.too_long
 
 
-def offers_trust(line: bytes) -> bool:
-    """Whether this line of an EHLO reply offers XCLIENT or XFORWARD."""
-    plain = line.translate(None, CONTROLS).upper()
-    return any(keyword in plain for keyword in TRUSTING) and repair_reply(line, _UNREAD, _NOTHING_KNOWN).offers_xclient
-
-
-class LateLine(NamedTuple):
-    """What speaks for a line being the rest of an EHLO reply that was taken for over."""
-
-    offers: bool  # XCLIENT or XFORWARD
-    blank: bool
-    bare: bool  # 250 and nothing behind it
-    keyword: bool  # a known one, with parameters that fit
-    listed: bool  # `250-` and free text
-    worded: bool  # 250 and one unknown word in capitals
-
-
-def read_late(line: bytes) -> LateLine:
-    """Look at a line that came when no EHLO reply was awaited."""
-    return _recalled_late(line) if len(line) <= MAX_LATE_RECALLED else _read_late(line)
-
-
-def _read_late(line: bytes) -> LateLine:
-    offers = offers_trust(line)
-    if is_blank_line(line):
-        return LateLine(offers, True, False, False, False, False)
-    read = EhloLine(line)
-    if read.is_blank or not looks_like_ehlo_line(line):
-        return LateLine(offers, False, read.is_blank and read.code == 250, False, False, False)
-    keyword = fits(read.word, read.parameters)
-    listed = not keyword and read.separator == b"-"
-    return LateLine(offers, False, False, keyword, listed, not keyword and not listed)
-
-
 _recalled_context = lru_cache(maxsize=1024)(EhloContext)
-_recalled_late = lru_cache(maxsize=1024)(_read_late)
 
 
 class EhloReplies(SessionState, ABC):
@@ -96,7 +56,7 @@ class EhloReplies(SessionState, ABC):
 
     def known_reply(self, raw: bytes) -> bool:
         """See to a reply of which the same was read before; False when it has to be read."""
-        if len(raw) <= MAX_RECALLED and not self.memory.ends_early and leaves_at_once(raw, self.banner):
+        if len(raw) <= MAX_RECALLED and not self.memory.goes_on(self.now) and leaves_at_once(raw, self.banner):
             self.held.append(raw)
             self.finish_ehlo()
             return True
@@ -125,10 +85,10 @@ class EhloReplies(SessionState, ABC):
         assert progress is not None
         if not progress.final_seen:
             wait = self.policy.unterminated_after
-            self.silent_until = self.now + (max(wait, GOES_ON_AFTER) if self.memory.goes_on else wait)
+            self.silent_until = self.now + (max(wait, GOES_ON_AFTER) if self.memory.goes_on_slowly(self.now) else wait)
         elif self.policy.repair.mode == "off":
             self.finish_ehlo()
-        elif self.server_lines.pending or self.memory.ends_early or not progress.settled:
+        elif self.server_lines.pending or self.memory.goes_on(self.now) or not progress.settled:
             self.silent_until = self.now + EHLO_WAIT
         else:
             self.finish_ehlo()
@@ -166,8 +126,8 @@ class EhloReplies(SessionState, ABC):
         self.late_goes_on = False
         self.client_since = self.now
         for finding in result.findings:
-            if finding.id == "final-line-early":
-                self.memory.ends_early = True
+            if finding.id == "final-line-early" or finding.id == "final-line-missing":
+                self.memory.saw_going_on(self.now)
         if owed.private:
             self.private_ehlo_ended(result)
             return
@@ -229,40 +189,26 @@ class EhloReplies(SessionState, ABC):
 
         True when the line is not to be used: it was removed, or the session is over.
         """
-        read = read_late(line)
-        if read.offers and not self.client_trusted and not self.xclient_done:
+        if offers_trust(line) and not self.client_trusted and not self.xclient_done:
             self.refuse_stranger()
             return True
         mode = self.policy.repair.mode
-        # `blank-line` right behind the reply: a bare code is one only where it can be no reply of its own
-        empty = read.blank or (read.bare and kind is None)
-        if mode == "off" or not (empty or self._belongs_to_ehlo(line, read, kind)):
+        verdict = judged_late(line, kind, self.banner, self.late_goes_on, self.memory.goes_on(self.now))
+        if mode == "off" or verdict is Verdict.REPLY:
             return False
-        if empty:
+        if verdict is Verdict.BLANK:
             finding = "blank-line"
-        elif self.ended_unterminated:
-            finding = "final-line-missing"
-            self.memory.goes_on = True
         else:
-            finding = "final-line-early"
-            self.memory.ends_early = True
+            finding = "final-line-missing" if self.ended_unterminated else "final-line-early"
+            self.memory.saw_going_on(self.now, after_silence=self.ended_unterminated)
         self.found(finding, line, mode == "repair")
         if mode != "repair":
             return False
-        if not read.blank:
+        if verdict is Verdict.LATE:
             self.late_goes_on = line[3:4] == b"-"
-        if not empty and kind is not None and kind is not Reply.STARTTLS:
-            self.refuse("4.4.2", "its EHLO reply went on while another reply was due", "error", "server")
+            if kind is not None and kind is not Reply.STARTTLS:
+                self.refuse("4.4.2", "its EHLO reply went on while another reply was due", "error", "server")
         return True
-
-    def _belongs_to_ehlo(self, line: bytes, read: LateLine, kind: Reply | None) -> bool:
-        """Any line may stand in an EHLO reply; this one most likely does, and answers nothing else."""
-        if read.keyword or (self.late_goes_on and code_of(line) == 250):
-            return True
-        if read.listed:
-            return kind is not Reply.LISTING  # EXPN, VRFY and HELP are answered in several lines of free text
-        # `250 ACCEPTED` answers MAIL, unless this server was seen to write its EHLO replies so
-        return read.worded and (kind is None or self.ended_unterminated or self.memory.ends_early)
 
     # -- what the other parts do -------------------------------------------------------------------------------------
 

@@ -225,7 +225,7 @@ def test_an_ehlo_reply_in_drips_is_looked_at_once_a_line() -> None:
     assert cost(asked(EHLO), drips) < 0.25
     final: list[Event] = [Server(b"250 X%d\r\n" % n) for n in range(99)]
     book = asked(EHLO)
-    book.memory.ends_early = True
+    book.memory.saw_going_on(book.player.now)
     assert cost(book, final) < 0.25
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from proxy.smtp.session.policy import OFFERS_KNOWN_FOR, BridgePolicy, DestinationMemory, SessionPolicy
+from proxy.smtp.session.policy import (
+    GOING_ON_KNOWN_FOR,
+    OFFERS_KNOWN_FOR,
+    BridgePolicy,
+    DestinationMemory,
+    SessionPolicy,
+)
 
 
 def test_nothing_is_known_at_first() -> None:
     memory = DestinationMemory()
     assert memory.offers(0.0) is None
-    assert not memory.ends_early
-    assert not memory.goes_on
+    assert not memory.goes_on(0.0)
+    assert not memory.goes_on_slowly(0.0)
+
+
+def test_what_was_seen_is_remembered_for_an_hour_after_the_last_time() -> None:
+    memory = DestinationMemory()
+    memory.saw_going_on(1000.0, after_silence=True)
+    memory.saw_going_on(2000.0)
+    assert memory.goes_on(2000.0 + GOING_ON_KNOWN_FOR)
+    assert not memory.goes_on(2000.1 + GOING_ON_KNOWN_FOR)
+    assert memory.goes_on_slowly(1000.0 + GOING_ON_KNOWN_FOR)
+    assert not memory.goes_on_slowly(1000.1 + GOING_ON_KNOWN_FOR)
 
 
 def test_an_answer_about_xclient_is_trusted_for_a_while() -> None:

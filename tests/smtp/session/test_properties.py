@@ -231,7 +231,8 @@ POLICIES = st.builds(
     xclient=st.booleans(),
     bridge=st.none() | st.builds(BridgePolicy, SIDES, SIDES, st.booleans()),
 )
-MEMORIES = st.builds(DestinationMemory, ends_early=st.booleans(), goes_on=st.booleans())
+SEEN_AT = st.sampled_from([None, 1000.0, -5000.0])
+MEMORIES = st.builds(DestinationMemory, SEEN_AT, SEEN_AT)
 
 
 @settings(UNHURRIED, max_examples=250)

@@ -6,13 +6,17 @@ import pytest
 
 from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.events import End, Found, ToClient, ToServer
-from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
+from proxy.smtp.session.policy import GOING_ON_KNOWN_FOR, DestinationMemory, SessionPolicy
 from tests.playbook import EHLO, GOOD, Client, Notice, Playbook, Server, ServerEnds, Told, Wait, greeted
 
 OBSERVE = SessionPolicy(repair=RepairPolicy(mode="observe"))
 OFF = SessionPolicy(repair=RepairPolicy(mode="off"))
 UNENDED = b"250-STARTTLS\r\n250-mail.example.com\r\n250-HELP\r\n"
 ENDED = b"250-mail.example.com\r\n250-STARTTLS\r\n250 HELP\r\n"
+
+
+def slow() -> DestinationMemory:
+    return DestinationMemory(1000.0, 1000.0)
 
 
 def asked(
@@ -84,10 +88,23 @@ def test_half_a_line_that_is_ended_at_last_ends_the_reply() -> None:
     )
 
 
-@pytest.mark.parametrize("reply", [b"550-no\r\n", b"250-a\r\n550-no\r\n", b"no code\r\n", b"\r\n"], ids=repr)
+@pytest.mark.parametrize("reply", [b"no code\r\n", b"\r\n"], ids=repr)
 def test_silence_ends_no_reply_that_is_not_to_be_repaired(reply: bytes) -> None:
     cause = "no reply in time"
     assert asked() >> Server(reply) >> Wait(300) << Notice("421 4.4.2", cause) << End("timeout", "server", cause)
+
+
+@pytest.mark.parametrize("reply", [b"550-no\r\n", b"250-a\r\n550-no\r\n"], ids=repr)
+def test_a_refusal_that_does_not_end_in_time_passes_so_that_its_reason_is_not_lost(reply: bytes) -> None:
+    cause = "no reply in time"
+    assert (
+        asked()
+        >> Server(reply)
+        >> Wait(300)
+        << Notice("421 4.4.2", cause, behind=reply)
+        << End("timeout", "server", cause)
+    )
+    assert asked() >> Server(reply + b"550") >> Wait(300) << ToClient(reply + b"550") << End("timeout", "server", cause)
 
 
 # -- 0.2 seconds -----------------------------------------------------------------------------------------------------
@@ -186,7 +203,7 @@ def test_a_destination_that_was_seen_to_end_early_is_given_a_little_silence(earl
     first = asked(memory=memory)
     first >> Server(early)
     assert [type(action) for action in first.player.happens(first.steps[0][0])][-1] is ToClient
-    assert memory.ends_early
+    assert memory.goes_on(first.player.now)
     book = asked(memory=memory)
     for line in early.splitlines(keepends=True):
         assert book >> Wait(0.15) >> Server(line)
@@ -195,13 +212,30 @@ def test_a_destination_that_was_seen_to_end_early_is_given_a_little_silence(earl
 
 
 def test_a_destination_that_was_seen_to_go_on_after_the_silence_is_given_a_minute() -> None:
-    book = asked(memory=DestinationMemory(goes_on=True))
+    book = asked(memory=slow())
     assert book >> Server(UNENDED)
     assert book.waits_for == 60.0
     patient = SessionPolicy(unterminated_after=120.0)
-    book = asked(patient, DestinationMemory(goes_on=True))
+    book = asked(patient, slow())
     assert book >> Server(UNENDED)
     assert book.waits_for == 120.0
+
+
+def test_a_reply_that_silence_had_to_end_makes_the_next_wait_no_longer() -> None:
+    memory = DestinationMemory()
+    assert asked(memory=memory) >> Server(UNENDED) >> Wait(15) << ToClient(ENDED)
+    assert asked(memory=memory) >> Server(UNENDED) >> Wait(15) << ToClient(ENDED)
+
+
+def test_an_hour_after_the_last_time_a_destination_is_given_no_silence_any_more() -> None:
+    memory = DestinationMemory()
+    memory.saw_going_on(1000.0 - GOING_ON_KNOWN_FOR, after_silence=True)
+    assert asked(memory=memory) >> Server(GOOD) >> Wait(0.2) << ToClient(GOOD)
+    memory.saw_going_on(999.9 - GOING_ON_KNOWN_FOR, after_silence=True)
+    assert asked(memory=memory) >> Server(GOOD) << ToClient(GOOD)
+    book = asked(memory=memory)
+    assert book >> Server(UNENDED)
+    assert book.waits_for == 15.0
 
 
 # -- modes that change nothing ---------------------------------------------------------------------------------------
@@ -238,6 +272,31 @@ def test_a_held_reply_that_is_cut_off_is_dropped(reset: bool) -> None:
         assert (
             asked() >> Server(held) >> ServerEnds(reset) << Notice("421 4.4.2", cause) << End(outcome, "server", cause)
         )
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("command", [EHLO, b"STARTTLS\r\n"])
+def test_a_refusal_that_is_cut_off_passes_as_it_came(command: bytes, reset: bool) -> None:
+    for said in (b"550 5.7.1 you are blocked", b"550-5.7.1 you are\r\n550 5.7.1 blocked", b"421"):
+        assert (
+            greeted()
+            >> Client(command)
+            << ToServer(command)
+            >> Server(said)
+            >> ServerEnds(reset)
+            << ToClient(said)
+            << End("server-reset" if reset else "server-closed", "server", reset_client=reset)
+        )
+    cause = "the server ended the connection"
+    assert (
+        greeted()
+        >> Client(command)
+        << ToServer(command)
+        >> Server(b"550-5.7.1 you are\r\n")
+        >> ServerEnds()
+        << Notice("421 4.4.2", cause, behind=b"550-5.7.1 you are\r\n")
+        << End("server-closed", "server", cause)
+    )
 
 
 @pytest.mark.parametrize("rest", [b"", b"250", b"\r"])
