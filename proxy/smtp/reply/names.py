@@ -17,6 +17,7 @@ from functools import lru_cache
 from proxy.smtp.reply.extensions import known
 
 MAX_DOMAIN = 255  # octets, RFC 5321 4.5.3.1.2
+_MAX_HEAD = 2 * MAX_DOMAIN  # octets of a banner in which its host is looked for
 
 # sub-domain = Let-dig [Ldh-str];  Domain = sub-domain *("." sub-domain), here with one dot at least
 _SUB_DOMAIN = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -62,15 +63,20 @@ def folded(name: bytes) -> bytes:
     return name.lower().rstrip(b".")
 
 
-@lru_cache(maxsize=128)
 def banner_host(banner: bytes) -> bytes | None:
     """The host that the banner names, as it is written there: its first word, but never ESMTP or SMTP.
 
-    `banner` is the first banner line or more of it; None when it names no host.  The word may be anything, stars of
-    a firewall included: it is for comparing.  Whether a greeting can be made of it is `made_greeting`'s to say.
+    `banner` is the first banner line or more of it; None when it names no host.  The word may be anything of at most
+    255 octets, stars of a firewall included: it is for comparing.  Whether a greeting can be made of it is
+    `made_greeting`'s to say.
     """
-    match = _BANNER.match(banner.partition(b"\n")[0])
-    if match is None or match[1].upper() in (b"ESMTP", b"SMTP") or not folded(match[1]):
+    return _host_in(banner[:_MAX_HEAD])
+
+
+@lru_cache(maxsize=128)  # of every EHLO reply twice: 1.1 us each, 0.1 us when it is known
+def _host_in(head: bytes) -> bytes | None:
+    match = _BANNER.match(head.partition(b"\n")[0])
+    if match is None or match[1].upper() in (b"ESMTP", b"SMTP") or not folded(match[1]) or len(match[1]) > MAX_DOMAIN:
         return None
     return match[1]
 

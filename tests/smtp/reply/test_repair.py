@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.smtp.lines import split_lines, without_end
+from proxy.smtp.reply.ehlo_lines import EhloLine
 from proxy.smtp.reply.extensions import KEYWORDS
-from proxy.smtp.reply.repair import EhloContext, RepairPolicy, RepairResult, repair_reply
+from proxy.smtp.reply.reading import is_judged
+from proxy.smtp.reply.repair import EhloContext, Memory, RepairPolicy, RepairResult, repair_reply
 
 # the machine may be busy with something else
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -108,6 +110,26 @@ def test_a_reply_that_refuses_or_is_none_passes_untouched(raw: bytes, add: tuple
     result = repaired(raw, policy, EhloContext(offer_starttls=True, hide_starttls=True))
     assert (result.reply, result.changed, result.findings, result.keywords) == (raw, False, (), frozenset())
     assert result.refused
+
+
+@pytest.mark.parametrize(
+    ("raw", "offered"),
+    [
+        (b"220-mail.example.com\r\n220-starttls\r\n220 SIZE 5\r\n", {b"STARTTLS", b"SIZE"}),
+        (b"251-STARTTLS\r\n220-mail.example.com\r\n252 HELP\r\n", {b"STARTTLS", b"HELP"}),
+        (b"220-mail.example.com\r\nfree text\r\n220 HELP\r\n", {b"HELP"}),
+        (b"220 STARTTLS\r\n", set()),
+        (b"220-mail.example.com\r\n354 STARTTLS\r\n", set()),
+        (b"220-mail.example.com\r\n220-STARTTLS\r\n450 no\r\n", set()),
+        (b"220 mail.example.com\r\n250 STARTTLS\r\n", set()),
+    ],
+)
+def test_a_reply_of_other_2xx_lines_is_read_for_what_it_offers_and_passes(raw: bytes, offered: set[bytes]) -> None:
+    for mode in ("repair", "observe", "off"):
+        result = repaired(raw, RepairPolicy(mode, add=(b"XFOO",)), EhloContext(MAIL.banner, client_trusted=False))
+        assert (result.reply, result.changed, result.findings, result.offered) == (raw, False, (), offered)
+        assert result.keywords == offered
+        assert result.refused is (not offered)
 
 
 def test_the_made_greeting_takes_the_first_name_that_is_known() -> None:
@@ -402,6 +424,29 @@ def test_replies_of_up_to_4_kib_are_remembered_and_longer_ones_are_not() -> None
     assert repaired(long) == repaired(long)
 
 
+def test_what_peers_make_it_remember_is_bounded_in_bytes() -> None:
+    memory = Memory(100_000)
+    kept = []
+    for number in range(200):
+        result = repaired(b"".join(b"250_%d.%d\xff\t\r\n" % (number, line) for line in range(number % 90 + 2)))
+        memory.keep(number, result)
+        kept.append(memory.bytes)
+        assert memory.get(0 if number < 5 else number) is not None
+    assert max(kept) <= 100_000
+    assert memory.get(1) is None
+    memory.keep("large", repaired(b"250-\xff \r\n" * 100))
+    assert memory.bytes <= 100_000
+    while kept and memory.bytes:
+        memory.keep("larger", RepairResult(b"x" * 30_000, False, (), (), (), False, frozenset(), False))
+        kept.pop()
+
+
+def test_the_name_of_a_client_that_no_host_can_have_is_not_kept() -> None:
+    first = repaired(CISCO, context=EhloContext(MAIL.banner, client_name=b"x" * 300))
+    assert repaired(CISCO, context=EhloContext(MAIL.banner, client_name=b"y" * 4000)) is first
+    assert repaired(CISCO, context=EhloContext(MAIL.banner + b" and more", client_name=b"y" * 400)) is first
+
+
 # -- properties ------------------------------------------------------------------------------------------------------
 
 _WORDS = st.sampled_from(
@@ -463,7 +508,8 @@ def test_a_judged_reply_comes_out_well_formed_and_changed_if_and_only_if_somethi
     result = repair_reply(raw, RepairPolicy(strict=strict), plain)
     assert result.changed is any(finding.repaired for finding in result.findings)
     assert result.changed or result.reply == raw
-    assert result.refused or WELL_FORMED.fullmatch(result.reply)
+    judged = is_judged([EhloLine(line, 1, strict) for line in split_lines(raw)])
+    assert WELL_FORMED.fullmatch(result.reply) if judged else result.refused or not result.changed
     observed = repair_reply(raw, RepairPolicy(mode="observe", strict=strict), plain)
     assert ids(observed) == ids(result)
     assert observed.reply == raw
