@@ -11,9 +11,9 @@ After `Session(...)` every event is fed in the order written, and what the sessi
 actions written behind it.  When it is not, the assertion fails with a diff of the two conversations.  `Wait` lets time
 pass as an edge would: it calls `time_passed` at each deadline on the way.
 
-What is only told to the log (`EhloReplied`, `StarttlsAnswered`) is left out unless the playbook is `loud`; then
-`Told("ehlo …")` and `Told("starttls …")` stand for it.  `Notice` matches a reply of the proxy's own by its beginning
-and words in it, behind whatever goes to the client in the same write.
+What is only told to the log (`EhloReplied`, `StarttlsAnswered`, `SaidPrivately`) is left out unless the playbook is
+`loud`; then `Told("ehlo …")`, `Told("starttls …")` and `Told("privately …")` stand for it.  `Notice` matches a reply
+of the proxy's own by its beginning and words in it, behind whatever goes to the client in the same write.
 
 Whatever is played, these must hold: nothing follows `End`; what goes to one peer in a row is one action; the session
 holds no more bytes than it may; it keeps no byte once it has let go of both directions.
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
-from proxy.smtp.session.events import Action, EhloReplied, End, StarttlsAnswered, ToClient, ToServer
+from proxy.smtp.session.events import Action, EhloReplied, End, SaidPrivately, StarttlsAnswered, ToClient, ToServer
 from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
 from proxy.smtp.session.session import Session
 from proxy.smtp.session.state import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
@@ -98,13 +98,6 @@ class Drain:
 
 
 @dataclass(frozen=True)
-class OffersKnown:
-    """The answer to `AskOffers`."""
-
-    offered: bool | None
-
-
-@dataclass(frozen=True)
 class ServerTlsReady:
     """The handshake with the server succeeded, and its identity is right."""
 
@@ -137,7 +130,6 @@ Event = (
     | ClientEnds
     | Wait
     | Drain
-    | OffersKnown
     | ServerTlsReady
     | ServerTlsFailed
     | ClientTlsReady
@@ -191,6 +183,8 @@ def told(action: object) -> str | None:
         return "ehlo " + ("refused" if action.result.refused else ids or "good")
     if isinstance(action, StarttlsAnswered):
         return "starttls " + action.result
+    if isinstance(action, SaidPrivately):
+        return "privately " + action.line.decode("ascii").rstrip()
     return None
 
 
@@ -232,8 +226,6 @@ class Player:
                 return self._waited(seconds)
             case Drain():
                 return session.drain(now)
-            case OffersKnown(offered):
-                return session.offers_known(offered, now)
             case ServerTlsReady():
                 return session.server_tls_ready(now)
             case ServerTlsFailed(reason):
@@ -333,7 +325,7 @@ def shorten(action: object) -> str:
     """An action or an event on a line, bytes cut."""
     if isinstance(action, ToClient | ToServer | Client | Server) and len(action.data) > 300:
         return f"{type(action).__name__}({action.data[:150]!r} … {action.data[-100:]!r}, {len(action.data)} bytes)"
-    if isinstance(action, EhloReplied | StarttlsAnswered):
+    if isinstance(action, EhloReplied | StarttlsAnswered | SaidPrivately):
         return f"Told({told(action)!r})"
     if isinstance(action, End):
         given = [f"{field.name}={getattr(action, field.name)!r}" for field in fields(action)]

@@ -205,7 +205,7 @@ def test_a_client_without_ehlo_is_served_by_an_implicit_server(keys: Keys, stage
         assert client.reply()[:4] == b"220 "
         assert client.say(b"HELO client.example")[:3] == b"250"
         begin_message(client)
-        assert scene.server.connections == 2
+        assert scene.server.connections == 1
 
 
 def test_a_server_that_offers_xclient_inside_tls_is_found_out_by_the_question(keys: Keys, stage: Stage) -> None:

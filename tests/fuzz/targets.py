@@ -31,7 +31,6 @@ from tests.playbook import (
     Connected,
     Drain,
     Event,
-    OffersKnown,
     Player,
     Server,
     ServerEnds,
@@ -121,13 +120,13 @@ def _session_of(flags: int) -> tuple[SessionPolicy, bool, DestinationMemory]:
     if flags & 4:
         bridge = BridgePolicy(SIDES[flags // 64 % 3], SIDES[flags // 192 % 3], bool(flags & 8))
     policy = SessionPolicy(repair=RepairPolicy(mode=mode), xclient=bool(flags & 16), bridge=bridge)
-    return policy, bool(flags & 32), DestinationMemory(ends_early=flags % 7 == 0, goes_on=flags % 11 == 0)
+    return policy, bool(flags & 32), DestinationMemory(*(1000.0 if flags % odd == 0 else None for odd in (7, 11)))
 
 
 HAPPENINGS: tuple[Event, ...] = (
     Wait(0.1), Wait(0.2), Wait(15.0), Wait(30.0), Wait(61.0), Wait(300.0), Connected(another_left=True), Connected(),
-    ClientEnds(), ClientEnds(True), ServerEnds(), ServerEnds(True), Drain(), OffersKnown(True), OffersKnown(False),
-    OffersKnown(None), ServerTlsReady(), ServerTlsReady(), ServerTlsFailed(), ClientTlsReady(), ClientTlsReady(),
+    ClientEnds(), ClientEnds(True), ServerEnds(), ServerEnds(True), Drain(),
+    ServerTlsReady(), ServerTlsReady(), ServerTlsFailed(), ClientTlsReady(), ClientTlsReady(),
     ClientTlsFailed(), Unreachable(), Client(b"\n"), Server(b"\r\n"),
 )  # fmt: skip
 

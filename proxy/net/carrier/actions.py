@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.net.relay.outgoing import SESSION_FULL
 from proxy.smtp.session.events import (
-    AskOffers,
     ClientTls,
     DropServer,
     EhloReplied,
@@ -23,6 +22,7 @@ from proxy.smtp.session.events import (
     NextDestination,
     ReleaseClient,
     ReleaseServer,
+    SaidPrivately,
     ServerTls,
     StarttlsAnswered,
     XclientOffered,
@@ -84,6 +84,10 @@ def xclient_offered(carrier: Carrier, action: XclientOffered) -> None:
     carrier.route.say_xclient_remedy(carrier.story)
 
 
+def said_privately(carrier: Carrier, action: SaidPrivately) -> None:
+    carrier.route.observer.noticed(carrier.story, "xclient-asked", "debug", {"command": action.line})
+
+
 def release_client(carrier: Carrier, action: ReleaseClient) -> None:
     carrier.client.relaying = True
     carrier.client.resume(SESSION_FULL)  # the session has given out all that it held
@@ -130,10 +134,6 @@ def drop_server(carrier: Carrier, action: DropServer) -> None:
     carrier.drop_server()
 
 
-def ask_offers(carrier: Carrier, action: AskOffers) -> None:
-    carrier.offers = carrier.route.ask_offers(carrier)
-
-
 def server_tls(carrier: Carrier, action: ServerTls) -> None:
     assert carrier.route.secure is not None
     handshake = carrier.securing_server = carrier.route.secure.server(carrier)
@@ -163,13 +163,13 @@ DO: Final[dict[type[Any], Callable[[Carrier, Any], None]]] = {
     Injected: injected,
     Found: found,
     XclientOffered: xclient_offered,
+    SaidPrivately: said_privately,
     ReleaseClient: release_client,
     ReleaseServer: release_server,
     FinishServer: finish_server,
     NextDestination: next_destination,
     FreshConnection: fresh_connection,
     DropServer: drop_server,
-    AskOffers: ask_offers,
     ServerTls: server_tls,
     ClientTls: client_tls,
     End: end,

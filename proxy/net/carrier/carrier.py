@@ -21,7 +21,6 @@ from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
 if TYPE_CHECKING:
-    from proxy.net.carrier.offers import OffersQuestion
     from proxy.net.carrier.route import RouteRuntime
     from proxy.net.going_out.destination import Server
     from proxy.net.going_out.dial import Dial
@@ -36,7 +35,7 @@ class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "early", "ends", "found", "offers", "onlooker", "original", "over",
+        "active_at", "client", "dial", "due", "early", "ends", "found", "onlooker", "original", "over",
         "route", "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
@@ -53,7 +52,6 @@ class Carrier:
         self.onlooker = Onlooker(story, recorder, self._hellos_seen)
         self.securing_client: Handshake | None = None  # the handshakes that are under way
         self.securing_server: Handshake | None = None
-        self.offers: OffersQuestion | None = None  # the question about XCLIENT that is under way
         self.due: float | None = None  # what `deadlines` knows
         self.early = b""  # the beginning of a TLS record that came before the server was connected
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
@@ -290,12 +288,6 @@ class Carrier:
         self.client.peer = None
         self.client.resume(PEER_FULL)
 
-    def offers_known(self, offered: bool | None) -> None:
-        """The answer about XCLIENT."""
-        self.offers = None
-        if self.session is not None:
-            self.obey(self.session.offers_known(offered, monotonic()))
-
     @property
     def implicit(self) -> bool:
         """Whether the client speaks TLS from its first byte."""
@@ -384,9 +376,6 @@ class Carrier:
         if self.securing_client is not None and client.pending is None:
             self.securing_client.cancel()  # with something to say to the client, it is let through to say it
         self.securing_server = self.securing_client = None
-        if self.offers is not None:
-            self.offers.forget(self)
-            self.offers = None
         abort_after = route.settings.timeouts.abort
         client_clean = server is None or server.channel is None or server.end_was_clean
         if server is not None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.carrier.carrier import Carrier
-from proxy.net.carrier.offers import OffersQuestion
 from proxy.net.carrier.record import Recorders
 from proxy.net.coming_in import proxy_header
 from proxy.net.coming_in.admission import Admission, OwnPlaces, Places, Refusal
@@ -37,14 +36,13 @@ REMEDY_EVERY: Final = 60.0  # seconds between two lines about the same thing
 class RouteState:
     """What outlives a reload of one route."""
 
-    __slots__ = ("draining", "failures", "memories", "places", "questions", "remedy_at", "sessions")
+    __slots__ = ("draining", "failures", "memories", "places", "remedy_at", "sessions")
 
     def __init__(self) -> None:
         self.sessions: set[Carrier] = set()
         self.places: Places = OwnPlaces()
         self.failures = FailureMemory()
-        self.memories: dict[tuple[str, int], DestinationMemory] = {}
-        self.questions: dict[str, OffersQuestion] = {}
+        self.memories: dict[tuple[str, int, str], DestinationMemory] = {}
         self.remedy_at = -REMEDY_EVERY
         self.draining = False
 
@@ -149,8 +147,8 @@ class RouteRuntime:
     # -- what carriers ask -------------------------------------------------------------------------------------------
 
     def memory_of(self, server: Server) -> DestinationMemory:
-        """What is known of this server's habits."""
-        key = (server.address, server.port)
+        """What is known of this server's habits, towards the address that the proxy has there."""
+        key = (server.address, server.port, self.settings.source)
         memories = self.state.memories
         memory = memories.get(key)
         if memory is None:
@@ -166,19 +164,6 @@ class RouteRuntime:
         return proxy_header.write(
             self.settings.send_proxy_protocol, (story.client, story.client_port), (local[0], local[1])
         )
-
-    def ask_offers(self, carrier: Carrier) -> OffersQuestion:
-        """Find out whether the carrier's server offers XCLIENT; one question for all who ask meanwhile."""
-        dial = carrier.dial
-        server = dial.server if dial is not None else None
-        assert server is not None
-        key = f"{server.address} {server.port}"
-        question = self.state.questions.get(key)
-        if question is None:
-            question = self.state.questions[key] = OffersQuestion(self, server, key)
-            question.begin()
-        question.ask(carrier)
-        return question
 
     def say_xclient_remedy(self, story: Story) -> None:
         """Count it, and once a minute tell why sessions end, and what the operator can do."""

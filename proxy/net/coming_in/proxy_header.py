@@ -165,8 +165,3 @@ def write(version: int, source: Endpoint, destination: Endpoint) -> bytes:
         return f"PROXY {family} {texts[0]} {texts[1]} {ports[0]} {ports[1]}\r\n".encode("ascii")
     body = addresses[0].packed + addresses[1].packed + struct.pack("!HH", *ports)
     return SIGNATURE + struct.pack("!BBH", _PROXY, _STREAM6 if six else _STREAM4, len(body)) + body
-
-
-def write_local() -> bytes:
-    """The version 2 header of a connection that the proxy makes for itself."""
-    return SIGNATURE + struct.pack("!BBH", _LOCAL, 0, 0)

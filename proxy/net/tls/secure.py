@@ -52,12 +52,8 @@ class SecureRoute:
             self.contexts.server_side, sock, self.tls.verify_name[0].lstrip(".") if self.tls.verify_name else host
         )
 
-    def accepts(self, channel: TlsChannel, host: str) -> bool:
-        """Whether this server's identity meets the route's policy."""
-        return judge(channel.connection, self.tls, host).accepted
-
     def judge(self, channel: TlsChannel, story: Story) -> tuple[bool, str, float]:
-        """The same for a session's server; why not; until when its certificate is valid, 0.0 where that is unknown."""
+        """Whether the server's identity meets the policy; why not; until when its certificate is valid, or 0.0."""
         verdict = judge(channel.connection, self.tls, _host(story))
         return verdict.accepted, verdict.reason, verdict.not_after or 0.0
 

@@ -116,7 +116,9 @@ class Answers(EhloReplies):
             self.private_ended(owed)
         elif kind is Reply.UNREPAIRED:
             self.offers_read(False)
-        if self.last_code == 221:
+        elif kind is Reply.HELO:
+            self.greeted_ok = 200 <= self.last_code < 300
+        if self.last_code == 221 and not owed.private:
             self.completed = True
         self.client_since = self.now
         self.after_reply()

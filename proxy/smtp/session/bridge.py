@@ -78,12 +78,15 @@ class Bridge(Trust):
             return
         lines = b"".join(self.held)
         self.forget_reply()
-        if self.reopening:
+        if self.reopening and not self.reopen_tls:
             self._greet_again()
         elif self.last_code == 220:
             self.banner_lines = lines
             self._ask_privately(Reply.EHLO, b"EHLO " + self.policy.ehlo_name + b"\r\n")
         else:
+            if self.reopening:
+                self.refuse("4.4.2", "its banner was a refusal", "error", "server")
+                return
             self._show_banner(lines)
             if self.tls_required:
                 self._end_at_next("the server's side could not be made ready: its banner was a refusal", "refused")
@@ -96,7 +99,7 @@ class Bridge(Trust):
         elif not line:
             self.reopening = False
         else:
-            self._ask_privately(Reply.OTHER if verb_of(line) == b"HELO" else Reply.EHLO, line)
+            self._ask_privately(Reply.HELO if verb_of(line) == b"HELO" else Reply.EHLO, line)
 
     def _ask_privately(self, kind: Reply, line: bytes) -> None:
         self.owed.append(Owed(kind, self.now, private=True))
@@ -109,7 +112,9 @@ class Bridge(Trust):
 
     def private_ehlo_ended(self, result: RepairResult) -> None:
         """Our own EHLO was answered: ask for TLS if this is the opening, else go on where the client was."""
-        if self.reopening:
+        if self.asking:
+            self.question_answered(result)
+        elif self.reopening and not self.reopen_tls:
             # The fresh connection may have led to another server, with a list of its own.
             if result.refused:
                 self.refuse("4.4.2", "it refused the EHLO that was repeated", "error", "server")
@@ -118,7 +123,7 @@ class Bridge(Trust):
                 self.after_reply()
         elif b"STARTTLS" in result.offered or self._starttls_added:
             self._ask_privately(Reply.STARTTLS, b"STARTTLS\r\n")
-        elif self.tls_required:
+        elif self.tls_required or self.reopening:
             self.refuse("4.7.0", "the server does not offer STARTTLS", "tls-failed", "server")
         else:
             self._show_banner(self.banner_lines)
@@ -134,6 +139,8 @@ class Bridge(Trust):
         self.forget_reply()
         if owed.kind is Reply.XCLIENT:
             self.xclient_ended()
+        elif self.asking:
+            self.question_over(owed.kind)
         elif self.last_code >= 400:
             self.refuse("4.4.2", "it refused the HELO that was repeated", "error", "server")
         else:
@@ -181,7 +188,7 @@ class Bridge(Trust):
         cause = f"the server refused STARTTLS: {said}"
         self.out.append(StarttlsAnswered("refused"))
         if owed.private:
-            if self.tls_required:
+            if self.tls_required or self.reopening:
                 self.refuse("4.7.0", cause, "tls-failed", "server")
             else:
                 self._show_banner(self.banner_lines)
@@ -190,10 +197,11 @@ class Bridge(Trust):
         if self.tls_required:
             self._end_at_next(cause, "tls-failed")
         elif not self.draining:
-            self._reopen()
+            self.open_afresh()  # in clear: the server has been told of TLS on this one
 
-    def _reopen(self) -> None:
-        """In clear, over a fresh connection: the server has been told of TLS on this one."""
+    def open_afresh(self) -> None:
+        """Go on over a fresh connection, as if the client had said there what it has said here."""
+        self.reopen_tls = self.server_tls and self.tls_is_asked_for
         self.forget_server()
         self.reopening = True
         self.xclient_done = False
@@ -254,6 +262,11 @@ class Bridge(Trust):
             self.late_possible = False
             if bridge.server == "implicit":
                 self._await_banner()
+            elif self.reopening:
+                self.reopen_tls = False
+                self.phase = Phase.COMMANDS
+                self._greet_again()
+                self.after_reply()
             elif bridge.client != "starttls":
                 self.phase = Phase.COMMANDS
                 self._show_banner(self.banner_lines)
@@ -272,7 +285,7 @@ class Bridge(Trust):
         bridge = self.policy.bridge
         if bridge is not None and self.phase is Phase.SECURING and not self.securing_client:
             self.out.append(StarttlsAnswered("failed"))
-            if bridge.client == "starttls" and bridge.server == "starttls":
+            if bridge.client == "starttls" and bridge.server == "starttls" and not self.reopening:
                 self._say_454(reason)
                 self._end_at_next(reason, "tls-failed")
                 self.read_client()
@@ -290,6 +303,7 @@ class Bridge(Trust):
             self.inside_tls = True
             self.phase = Phase.COMMANDS
             self.client_name = self.greeted_line = self.ehlo_line = b""
+            self.greeted_ok = False
             self.xclient_safe = self.client_trusted or self.xclient_done
             self.late_possible = False
             self.last_code = 0

@@ -63,11 +63,6 @@ class DropServer:
 
 
 @dataclass(frozen=True, slots=True)
-class AskOffers:
-    """Find out whether this destination offers XCLIENT or XFORWARD, and tell by `offers_known`."""
-
-
-@dataclass(frozen=True, slots=True)
 class ServerTls:
     """Begin TLS with the server and judge it; tell by `server_tls_ready` or `server_tls_failed`."""
 
@@ -126,6 +121,13 @@ class XclientOffered:
     """To be told: the session was ended for an offer of XCLIENT or XFORWARD to a client that is not trusted."""
 
 
+@dataclass(frozen=True, slots=True)
+class SaidPrivately:
+    """To be told: the proxy says this to the server by itself, for a client that said no EHLO."""
+
+    line: bytes
+
+
 Action = (
     ToClient
     | ToServer
@@ -135,7 +137,6 @@ Action = (
     | NextDestination
     | FreshConnection
     | DropServer
-    | AskOffers
     | ServerTls
     | ClientTls
     | End
@@ -144,4 +145,5 @@ Action = (
     | Injected
     | Found
     | XclientOffered
+    | SaidPrivately
 )

@@ -45,8 +45,7 @@ class DestinationMemory:
 
     went_on_at: float | None = None  # an EHLO reply went on after its end, or its end was put right
     went_on_slowly_at: float | None = None  # one did so after a silence that had been taken for its end
-    offers_xclient: bool = False
-    offers_known_at: float | None = None
+    offers_seen: dict[bool, tuple[bool, float]] = field(default_factory=dict)  # in TLS or not: offered, when
 
     def saw_going_on(self, now: float, *, after_silence: bool = False) -> None:
         """EHLO lines came behind an end, or the end was put right; `after_silence`: it was one by silence."""
@@ -62,14 +61,17 @@ class DestinationMemory:
         """Whether it may go on after `unterminated_after` of silence: it is given a minute of it."""
         return _since(self.went_on_slowly_at, now, GOING_ON_KNOWN_FOR)
 
-    def learn_offers(self, offered: bool, now: float) -> None:
-        """An EHLO reply was read; `offered`: it showed XCLIENT or XFORWARD."""
-        self.offers_xclient = offered
-        self.offers_known_at = now
+    def learn_offers(self, offered: bool, now: float, *, inside_tls: bool = False) -> None:
+        """An EHLO reply was read; `offered`: it showed XCLIENT or XFORWARD.  Not offered is also what can't be asked.
 
-    def offers(self, now: float) -> bool | None:
+        What is offered in clear says nothing about inside TLS, and the other way round.
+        """
+        self.offers_seen[inside_tls] = (offered, now)
+
+    def offers(self, now: float, *, inside_tls: bool = False) -> bool | None:
         """Whether XCLIENT or XFORWARD is offered here; None when that is not known, or not any more."""
-        return self.offers_xclient if _since(self.offers_known_at, now, OFFERS_KNOWN_FOR) else None
+        offered, at = self.offers_seen.get(inside_tls, (False, None))
+        return offered if _since(at, now, OFFERS_KNOWN_FOR) else None
 
 
 def _since(at: float | None, now: float, span: float) -> bool:

@@ -32,7 +32,13 @@ from proxy.smtp.session.state import MAX_OWED, Owed, Phase, Reply
 
 # What is pipelined behind these waits for their reply.
 HOLDS_BACK: Final = (Reply.EHLO, Reply.UNREPAIRED, Reply.STARTTLS)
-KINDS: Final = {b"EXPN": Reply.LISTING, b"VRFY": Reply.LISTING, b"HELP": Reply.HELP, b"NOOP": Reply.NOOP}
+KINDS: Final = {
+    b"EXPN": Reply.LISTING,
+    b"HELO": Reply.HELO,
+    b"HELP": Reply.HELP,
+    b"NOOP": Reply.NOOP,
+    b"VRFY": Reply.LISTING,
+}
 
 
 class Session(Bridge):
@@ -101,6 +107,8 @@ class Session(Bridge):
             self.next_destination("closed before its banner")
         elif phase is Phase.SECURING and not self.securing_client:
             return self.server_tls_failed("the server ended the connection", now)
+        elif self.asking:
+            self.question_broke()
         elif self.server_unread or phase is Phase.HELLO:
             outcome = "server-reset" if reset else "server-closed"
             self.end("completed" if self.completed else outcome, "server", reset_client=reset)
@@ -137,7 +145,7 @@ class Session(Bridge):
             pass
         elif reset:
             self.end("completed" if self.completed else "client-reset", "client", reset_server=True)
-        elif self.phase is Phase.CONNECTING and not len(self.client_lines):
+        elif self.phase is Phase.CONNECTING and not len(self.client_lines) and self.waiting_line is None:
             self.end("client-closed", "client")
         elif self.client_unread:
             self.out.append(FinishServer())
@@ -205,6 +213,7 @@ class Session(Bridge):
         elif verb == b"EHLO" or verb == b"LHLO":
             self.client_name = argument_of(line)
             self.ehlo_line = self.greeted_line = line
+            self.greeted_ok = False
             self._send(Reply.EHLO, line)
         elif verb == b"STARTTLS":
             self._starttls(line)
@@ -217,6 +226,7 @@ class Session(Bridge):
         else:
             if verb == b"HELO":
                 self.greeted_line = line
+                self.greeted_ok = False
             self._send(KINDS.get(verb, Reply.OTHER), line)
 
     def _send(self, kind: Reply, line: bytes) -> None:
@@ -249,6 +259,9 @@ class Session(Bridge):
         if self.client_unread:
             if self.owed:
                 self._let_server_go()
+        elif self.waiting_line is not None:
+            if not self.reopening:
+                self.go_on_waiting()
         elif self.draining and self._idle():
             self.drain_now()
         elif self.starttls_waits:
@@ -309,8 +322,8 @@ class Session(Bridge):
 
     def _starttls(self, line: bytes) -> None:
         if not self.starttls_is_ours():
-            # Inside TLS no rule of ours can keep a stranger from using XCLIENT.
-            if self.stranger_may_go(line):
+            # In bridge mode this is a letting go; in pass-through what is offered inside TLS can't be known before.
+            if self.policy.bridge is None or self.stranger_may_go(line):
                 self._send(Reply.STARTTLS, line)
         elif self.tls_is_asked_for:
             self._send(Reply.STARTTLS, line)

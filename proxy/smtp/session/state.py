@@ -52,6 +52,7 @@ class Reply(Enum):
     EHLO = auto()
     STARTTLS = auto()
     LISTING = auto()  # to EXPN or VRFY: may be several lines of free text
+    HELO = auto()
     HELP = auto()  # may be so, too
     NOOP = auto()
     OTHER = auto()
@@ -75,13 +76,14 @@ class SessionState:
     """The facts of one session and its output; no rule of the dialogue stands here."""
 
     __slots__ = (
-        "another_left", "banner", "banner_lines", "banner_shown", "client_closed", "client_lines", "client_name",
-        "client_since", "client_trusted", "client_unread", "completed", "destination", "destination_address",
-        "destination_name", "draining", "ehlo_line", "ended_unterminated", "finished", "greeted_line", "heard_at",
-        "held", "held_size", "inside_tls", "last_code", "late_goes_on", "late_possible", "long_line", "long_of",
-        "memory", "must_end", "must_end_as", "now", "out", "owed", "phase", "policy", "progress", "reopening",
-        "securing_client", "server_lines", "server_tls", "server_unread", "silent_until", "starttls_waits", "told",
-        "waiting_line", "xclient_address", "xclient_done", "xclient_safe",
+        "another_left", "asked_afresh", "asking", "banner", "banner_lines", "banner_shown", "client_closed",
+        "client_lines", "client_name", "client_since", "client_trusted", "client_unread", "completed",
+        "destination", "destination_address", "destination_name", "draining", "ehlo_line", "ended_unterminated",
+        "finished", "greeted_line", "greeted_ok", "heard_at", "held", "held_size", "inside_tls", "last_code",
+        "late_goes_on", "late_possible", "long_line", "long_of", "memory", "must_end", "must_end_as", "now",
+        "out", "owed", "phase", "policy", "progress", "reopen_tls", "reopening", "securing_client",
+        "server_lines", "server_tls", "server_unread", "silent_until", "starttls_waits", "told", "waiting_line",
+        "xclient_address", "xclient_done", "xclient_safe",
     )  # fmt: skip
 
     def __init__(
@@ -98,11 +100,12 @@ class SessionState:
         self.client_name = b""  # the argument of its last EHLO
         self.ehlo_line = b""  # that line, for repeating it
         self.greeted_line = b""  # its last EHLO or HELO line
+        self.greeted_ok = False  # that was a HELO, and answered 2xx
         self.client_since = now  # since when it is expected to speak
         self.client_trusted = client_trusted
         self.client_closed = False
         self.client_unread = False  # its direction is released
-        self.waiting_line: bytes | None = None  # its command that waits for `offers_known`
+        self.waiting_line: bytes | None = None  # its command that waits until it is known what the server offers
         self.finished = False  # it has ended, all it said went on, and the server was told; only replies may come
         # the server
         self.server_lines = LineBuffer(MAX_REPLY_LINE)
@@ -135,6 +138,8 @@ class SessionState:
         self.xclient_address = client_address
         self.xclient_done = False
         self.xclient_safe = client_trusted  # no stranger can borrow the server's trust through XCLIENT here
+        self.asking = False  # the server is being asked what it offers, on this connection
+        self.asked_afresh = False  # that broke a connection, and another was made
         # bridge mode
         self.inside_tls = False  # what the client says comes out of TLS
         self.server_tls = False  # what the server says does
@@ -142,6 +147,7 @@ class SessionState:
         self.starttls_waits = False  # a STARTTLS that the proxy answers waits for the replies that are owed
         self.banner_lines = b""  # the banner, while the server's side is made ready first
         self.reopening = False  # this connection was made anew after a 454, and the server has to be greeted
+        self.reopen_tls = False  # ... inside TLS, as it was before
         self.must_end = ""  # the cause for which the next command ends the session, and ...
         self.must_end_as = ""  # ... with which outcome
 

@@ -5,9 +5,15 @@ them can speak in any name.  While commands are read the session could stop them
 TLS, no rule of ours can.  So a client that is not trusted itself must not get so far while the server offers them:
 
 * the offer is seen in an EHLO reply: 421 4.7.1;
-* the client goes on without having said EHLO: the edge asks the server first, on a connection of its own;
+* the client goes on without having said EHLO: the session says EHLO first, on the session's own connection, keeps the
+  reply to itself, and repeats the client's HELO (RSET for a client that has said nothing yet) in the same way;
 * where the operator says so, XCLIENT is sent with the client's own address, before the client sees a reply to its
   first EHLO.  The server then judges the client by that, and what it still offers it offers knowingly.
+
+Asking must not cost such a client its mail (printers and scanners know no EHLO): a reply that is not 2xx counts as not
+offered, and where a server closes on it or refuses the second HELO, the session connects once more, says what the
+client had said, and does not ask.  What was learnt is kept for `OFFERS_KNOWN_FOR`, each for clear and for TLS.  In
+pass-through no question comes before STARTTLS: what is offered inside TLS can't be known.
 
 XCLIENT is Postfix's (XCLIENT_README): its 220 is a new banner, after which EHLO has to be said again.  This holds in
 every mode of repair.
@@ -15,15 +21,18 @@ every mode of repair.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from typing import Final
 
 from proxy.smtp.reply.ehlo_lines import EhloLine
 from proxy.smtp.reply.repair import RepairResult
 from proxy.smtp.session.answers import Answers
-from proxy.smtp.session.events import Action, AskOffers, XclientOffered
+from proxy.smtp.session.commands import argument_of
+from proxy.smtp.session.events import SaidPrivately, XclientOffered
 from proxy.smtp.session.state import Owed, Phase, Reply
 
+_NAME: Final = re.compile(rb"[!-~]{1,255}")  # what may stand behind EHLO; the server judges the rest
 NOT_TRUSTED: Final = "not available to this client"
 
 
@@ -49,7 +58,7 @@ class Trust(Answers):
         if self.xclient_done:
             self.xclient_safe = True  # the reply was about the client's own address, and proves nothing about ours
             return
-        self.memory.learn_offers(offered, self.now)
+        self.memory.learn_offers(offered, self.now, inside_tls=self.server_tls)
         self.xclient_safe = self.client_trusted or not offered
 
     def refuse_stranger(self) -> None:
@@ -66,11 +75,10 @@ class Trust(Answers):
         """
         if self.xclient_safe:
             return True
-        offered = self.memory.offers(self.now)
+        offered = self.memory.offers(self.now, inside_tls=self.server_tls)
         if offered is None:
             self.waiting_line = line
-            self.client_since = self.now
-            self.out.append(AskOffers())
+            self.ask_offers()
             return False
         if offered:
             self.refuse_stranger()
@@ -78,18 +86,59 @@ class Trust(Answers):
         self.xclient_safe = True
         return True
 
-    def offers_known(self, offered: bool | None, now: float) -> list[Action]:
-        """The answer to `AskOffers`; None: it could not be found out, which ends the session."""
-        self.now = now
-        line, self.waiting_line = self.waiting_line, None
-        if line is not None and self.phase is not Phase.ENDED:
-            if offered is None:
-                self.refuse("4.4.2", "could not find out whether the server offers XCLIENT", "error")
-            else:
-                self.memory.learn_offers(offered, now)
-                self.command(line)
-                self.read_client()
-        return self.done()
+    def ask_offers(self) -> None:
+        """Say EHLO in the client's name, once the replies to all that it said are through."""
+        if self.owed or self.asking or self.phase is not Phase.COMMANDS:
+            return
+        self.asking = True
+        name = argument_of(self.greeted_line) if self.greeted_ok else b""
+        self._say_privately(Reply.EHLO, b"EHLO " + (name if _NAME.fullmatch(name) else self.policy.ehlo_name) + b"\r\n")
+
+    def _say_privately(self, kind: Reply, line: bytes) -> None:
+        self.out.append(SaidPrivately(line))
+        self.owed.append(Owed(kind, self.now, private=True))
+        self.to_server(line)
+
+    def question_answered(self, result: RepairResult) -> None:
+        """The reply to that EHLO: put the server back where the client had it, unless it offers what it must not."""
+        if result.offers_xclient:
+            self.asking = False
+            self.memory.learn_offers(True, self.now, inside_tls=self.server_tls)
+            self.refuse_stranger()
+        elif self.greeted_ok:
+            self._say_privately(Reply.HELO, self.greeted_line)
+        else:
+            self._say_privately(Reply.OTHER, b"RSET\r\n")
+
+    def question_over(self, kind: Reply) -> None:
+        """The reply to the HELO or RSET behind it."""
+        code, self.last_code = self.last_code, 0  # the client has not seen it
+        if (kind is Reply.HELO and not 200 <= code < 300) or code == 421:
+            self.question_broke()
+            return
+        self.asking = False
+        self.memory.learn_offers(False, self.now, inside_tls=self.server_tls)
+        self.client_since = self.now
+
+    def question_broke(self) -> None:
+        """This server closes on the question, or takes no second HELO: say only what the client said, once more."""
+        self.asking = False
+        self.memory.learn_offers(False, self.now, inside_tls=self.server_tls)
+        if self.asked_afresh:
+            self.refuse("4.4.2", "the server ended the connection", "server-closed", "server")
+        else:
+            self.asked_afresh = True
+            self.open_afresh()
+
+    def go_on_waiting(self) -> None:
+        """Deal with the command that waits, if it is known by now what the server offers; else ask."""
+        line = self.waiting_line
+        assert line is not None
+        if self.owed or self.asking or self.phase is not Phase.COMMANDS:
+            return
+        self.waiting_line = None
+        self.command(line)
+        self.read_client()
 
     # -- XCLIENT of our own ------------------------------------------------------------------------------------------
 
@@ -123,6 +172,10 @@ class Trust(Answers):
     @abstractmethod
     def command(self, line: bytes) -> None:
         """Deal with one command line of the client."""
+
+    @abstractmethod
+    def open_afresh(self) -> None:
+        """Connect once more, and say what the client has said."""
 
     @abstractmethod
     def read_client(self) -> None:

@@ -18,7 +18,6 @@ from proxy.net.coming_in.proxy_header import (
     NeedMore,
     parse,
     write,
-    write_local,
 )
 
 
@@ -144,10 +143,6 @@ def test_a_header_that_is_never_whole_is_bad_in_bounded_space() -> None:
 )
 def test_what_is_written(version: int, source: tuple[str, int], destination: tuple[str, int], header: bytes) -> None:
     assert write(version, source, destination) == header
-
-
-def test_the_local_header_is_read_as_local() -> None:
-    assert parse(write_local()) == Header(None, None, 16, local=True)
 
 
 endpoints = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))

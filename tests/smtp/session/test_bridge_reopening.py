@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.session.events import (
-    AskOffers,
     ClientTls,
     End,
     FreshConnection,
@@ -28,24 +27,27 @@ from tests.playbook import (
     Connected,
     Drain,
     Notice,
-    OffersKnown,
     Playbook,
     Server,
     ServerEnds,
+    ServerTlsFailed,
     ServerTlsReady,
     Unreachable,
 )
 from tests.smtp.session.bridge_sessions import (
     GO_AHEAD,
     MAIL,
+    OWN_EHLO,
     READY,
     STARTTLS,
+    WITHOUT,
     bridge,
     no_tls,
     opened,
     refused,
-    securing,
 )
+
+RSET = b"RSET\r\n"
 
 
 @pytest.mark.parametrize(
@@ -220,20 +222,95 @@ def test_the_rule_about_xclient_holds_inside_tls_and_on_a_fresh_connection() -> 
     )
 
 
-def test_who_greets_with_helo_inside_tls_is_asked_about() -> None:
-    book = securing(bridge())
-    book.session.client_trusted = False
+def inside(policy: SessionPolicy | None = None) -> Playbook:
+    """A client that is not trusted, inside TLS; the server offered nothing in clear."""
+    book = Playbook(policy or bridge(), trusted=False)
+    assert book >> Connected() >> Server(BANNER) << ToClient(BANNER)
+    assert book >> Client(EHLO) << ToServer(EHLO) >> Server(GOOD) << ToClient(GOOD)
+    assert book >> Client(STARTTLS) << ToServer(STARTTLS) >> Server(GO_AHEAD) << ServerTls()
     assert book >> ServerTlsReady() << ToClient(READY) << ClientTls() >> ClientTlsReady()
-    book.memory.offers_known_at = None
+    return book
+
+
+def test_what_was_learnt_in_clear_is_not_believed_inside_tls() -> None:
+    book = inside()
+    book >> Client(MAIL) << ToServer(OWN_EHLO) >> Server(WITHOUT) << ToServer(RSET) >> Server(b"250 ok\r\n")
+    book << ToServer(MAIL) << ReleaseClient() << ReleaseServer(False)
+    assert book
+    assert book.memory.offers(1000.0, inside_tls=True) is False
+    offering = b"250-mail.example.com\r\n250 XCLIENT ADDR\r\n"
+    book = inside()
+    assert (
+        book
+        >> Client(b"XCLIENT ADDR=127.0.0.1\r\n")
+        << ToServer(OWN_EHLO)
+        >> Server(offering)
+        << XclientOffered()
+        << Notice("421 4.7.1")
+        << End("refused", "proxy", "not available to this client")
+    )
+    assert book.memory.offers(1000.0) is False
+    assert book.memory.offers(1000.0, inside_tls=True)
+
+
+def test_a_server_that_closes_on_the_question_inside_tls_is_made_ready_once_more() -> None:
+    helo = b"HELO printer\r\n"
+    book = inside()
+    assert book >> Client(helo) << ToServer(helo) >> Server(b"250 you\r\n") << ToClient(b"250 you\r\n")
     assert (
         book
         >> Client(MAIL)
-        << AskOffers()
-        >> OffersKnown(False)
+        << ToServer(b"EHLO printer\r\n")
+        >> ServerEnds()
+        << FreshConnection()
+        >> Connected()
+        >> Server(BANNER)
+        << ToServer(OWN_EHLO)
+        >> Server(GOOD)
+        << ToServer(STARTTLS)
+        >> Server(GO_AHEAD)
+        << ServerTls()
+        >> ServerTlsReady()
+        << ToServer(helo)
+        >> Server(b"250 you\r\n")
         << ToServer(MAIL)
         << ReleaseClient()
         << ReleaseServer(False)
     )
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_never_in_clear_once_it_was_in_tls(required: bool) -> None:
+    def afresh() -> Playbook:
+        book = inside(bridge(required=required))
+        book >> Client(MAIL) << ToServer(OWN_EHLO) >> ServerEnds() << FreshConnection() >> Connected()
+        assert book
+        return book
+
+    for said, cause in (
+        (WITHOUT, "the server does not offer STARTTLS"),
+        (GOOD, "the server refused STARTTLS: 454 no"),
+    ):
+        book = afresh()
+        book >> Server(BANNER) << ToServer(OWN_EHLO) >> Server(said)
+        if said is GOOD:
+            book << ToServer(STARTTLS) >> Server(b"454 no\r\n")
+        assert book << Notice("421 4.7.0", cause) << End("tls-failed", "server", cause)
+    book = afresh()
+    (
+        book
+        >> Server(BANNER)
+        << ToServer(OWN_EHLO)
+        >> Server(GOOD)
+        << ToServer(STARTTLS)
+        >> Server(GO_AHEAD)
+        << ServerTls()
+    )
+    cause = "the certificate has expired"
+    assert book >> ServerTlsFailed() << Notice("421 4.7.0", cause) << End("tls-failed", "server", cause)
+    book = afresh()
+    cause = "its banner was a refusal"
+    assert book >> Server(b"554 no\r\n") << Notice("421 4.4.2", cause) << End("error", "server", cause)
 
 
 def test_xclient_is_said_again_on_a_fresh_connection() -> None:

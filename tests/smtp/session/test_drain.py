@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.session.events import (
-    AskOffers,
     ClientTls,
     End,
     ReleaseClient,
@@ -24,7 +23,6 @@ from tests.playbook import (
     Connected,
     Drain,
     Notice,
-    OffersKnown,
     Playbook,
     Server,
     ServerTlsReady,
@@ -33,6 +31,7 @@ from tests.playbook import (
     greeted,
 )
 
+OWN_EHLO = b"EHLO localhost\r\n"
 NOTICE = Notice("421 4.3.2", "route default", "being stopped")
 END = End("aborted", "proxy", "the proxy is being stopped, try again")
 
@@ -162,11 +161,15 @@ def test_a_starttls_that_is_under_way_is_carried_out() -> None:
 
 def test_a_client_about_which_the_server_is_asked_goes_on_when_it_is_known() -> None:
     book = Playbook(trusted=False)
-    assert book >> Connected() >> Server(BANNER) << ToClient(BANNER) >> Client(b"MAIL FROM:<>\r\n") << AskOffers()
+    assert (
+        book >> Connected() >> Server(BANNER) << ToClient(BANNER) >> Client(b"MAIL FROM:<>\r\n") << ToServer(OWN_EHLO)
+    )
     assert (
         book
         >> Drain()
-        >> OffersKnown(False)
+        >> Server(GOOD)
+        << ToServer(b"RSET\r\n")
+        >> Server(b"250 ok\r\n")
         << ToServer(b"MAIL FROM:<>\r\n")
         << ReleaseClient()
         << ReleaseServer(False)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.smtp.session.events import AskOffers, End, FinishServer, ReleaseClient, ReleaseServer, ToClient, ToServer
+from proxy.smtp.session.events import (
+    End,
+    FinishServer,
+    FreshConnection,
+    ReleaseClient,
+    ReleaseServer,
+    ToClient,
+    ToServer,
+)
 from proxy.smtp.session.policy import SessionPolicy
 from proxy.smtp.session.session import Session
 from tests.playbook import (
@@ -15,7 +23,6 @@ from tests.playbook import (
     ClientEnds,
     Connected,
     Notice,
-    OffersKnown,
     Playbook,
     Server,
     ServerEnds,
@@ -192,19 +199,23 @@ def test_a_whole_reply_that_waits_may_end_the_session_by_itself() -> None:
     assert [type(action).__name__ for action in actions] == ["EhloReplied", "XclientOffered", "ToClient", "End"]
 
 
-def test_the_server_while_an_answer_about_xclient_is_awaited() -> None:
-    notice, end = lost(False)
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_server_while_it_is_asked_what_it_offers(reset: bool) -> None:
+    mail = b"MAIL FROM:<>\r\n"
     assert (
         Playbook(trusted=False)
         >> Connected()
         >> Server(BANNER)
         << ToClient(BANNER)
-        >> Client(b"MAIL FROM:<>\r\n")
-        << AskOffers()
-        >> ServerEnds()
-        << notice
-        << end
-        >> OffersKnown(False)
+        >> Client(mail)
+        << ToServer(b"EHLO localhost\r\n")
+        >> ServerEnds(reset)
+        << FreshConnection()
+        >> Connected()
+        >> Server(BANNER)
+        << ToServer(mail)
+        << ReleaseClient()
+        << ReleaseServer(False)
     )
 
 
@@ -331,15 +342,14 @@ def test_the_client_after_the_letting_go() -> None:
     assert book >> Client(b"x") >> Server(b"x") >> ServerEnds(True)
 
 
-def test_the_client_while_an_answer_about_xclient_is_awaited() -> None:
+@pytest.mark.parametrize("closes", [False, True])
+def test_the_client_while_the_server_is_asked_what_it_offers(closes: bool) -> None:
     book = Playbook(trusted=False)
-    assert book >> Connected() >> Server(BANNER) << ToClient(BANNER) >> Client(b"MAIL FROM:<>\r\n") << AskOffers()
-    assert (
-        book
-        >> ClientEnds()
-        >> OffersKnown(False)
-        << ToServer(b"MAIL FROM:<>\r\n")
-        << ReleaseClient()
-        << FinishServer()
-        << ReleaseServer(False)
-    )
+    assert book >> Connected() >> Server(BANNER) << ToClient(BANNER)
+    assert book >> Client(b"MAIL FROM:<>\r\n") << ToServer(b"EHLO localhost\r\n")
+    if closes:
+        book >> ServerEnds() << FreshConnection() >> ClientEnds() >> Connected() >> Server(BANNER)
+    else:
+        book >> ClientEnds() >> Server(GOOD) << ToServer(b"RSET\r\n") >> Server(b"250 ok\r\n")
+    book << ToServer(b"MAIL FROM:<>\r\n") << ReleaseClient() << FinishServer() << ReleaseServer(False)
+    assert book

@@ -35,6 +35,7 @@ def test_an_answer_about_xclient_is_trusted_for_a_while() -> None:
         assert memory.offers(1000.0) is offered
         assert memory.offers(1000.0 + OFFERS_KNOWN_FOR) is offered
         assert memory.offers(1000.1 + OFFERS_KNOWN_FOR) is None
+        assert memory.offers(1000.0, inside_tls=True) is None, "what is offered in clear says nothing of inside TLS"
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:

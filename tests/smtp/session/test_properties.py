@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.smtp.session.events import (
     Action,
-    AskOffers,
     ClientTls,
     End,
     FinishServer,
@@ -35,7 +34,6 @@ from tests.playbook import (
     Connected,
     Drain,
     Event,
-    OffersKnown,
     Player,
     Server,
     ServerEnds,
@@ -53,7 +51,6 @@ POINTS = (
     ReleaseServer,
     NextDestination,
     FreshConnection,
-    AskOffers,
     ServerTls,
     ClientTls,
 )
@@ -209,7 +206,6 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Wait, st.sampled_from([0.0, 0.1, 0.2, 15.0, 30.0, 61.0, 300.0, 600.0])),
     st.builds(ClientEnds, st.booleans()),
     st.builds(ServerEnds, st.booleans()),
-    st.builds(OffersKnown, st.sampled_from([True, False, None])),
     st.just(Drain()),
     st.just(ServerTlsReady()),
     st.just(ServerTlsFailed()),

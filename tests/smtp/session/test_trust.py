@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.reply.repair import RepairPolicy
-from proxy.smtp.session.events import AskOffers, End, ReleaseClient, ReleaseServer, ToClient, ToServer, XclientOffered
-from proxy.smtp.session.policy import OFFERS_KNOWN_FOR, DestinationMemory, SessionPolicy
+from proxy.smtp.session.events import (
+    End,
+    FreshConnection,
+    ReleaseClient,
+    ReleaseServer,
+    ToClient,
+    ToServer,
+    XclientOffered,
+)
+from proxy.smtp.session.policy import OFFERS_KNOWN_FOR, BridgePolicy, DestinationMemory, SessionPolicy
 from tests.playbook import (
     BANNER,
     EHLO,
@@ -14,15 +22,18 @@ from tests.playbook import (
     Client,
     Connected,
     Notice,
-    OffersKnown,
     Playbook,
     Server,
+    ServerEnds,
     Told,
     greeted,
 )
 
 OFFERING = b"250-mail.example.com\r\n250-XCLIENT NAME ADDR PROTO HELO\r\n250-STARTTLS\r\n250 DSN\r\n"
 FORWARDING = b"250-mail.example.com\r\n250 XFORWARD NAME ADDR\r\n"
+MAIL = b"MAIL FROM:<>\r\n"
+HELO = b"HELO printer\r\n"
+OWN_EHLO = b"EHLO localhost\r\n"
 REFUSED = End("refused", "proxy", "not available to this client")
 XCLIENT = SessionPolicy(xclient=True)
 MODES = pytest.mark.parametrize("mode", ["repair", "observe", "off"])
@@ -146,18 +157,21 @@ def test_to_a_trusted_client_a_reply_that_is_too_long_may_offer_it() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"MAIL FROM:<>\r\n", b"XCLIENT ADDR=127.0.0.1\r\n", b"XFORWARD ADDR=127.0.0.1\r\n", b"XXCLIENT\r\n",
-     b"STARTTLS\r\n", b"\r\n", b"XCLI\0ENT ADDR=127.0.0.1\r\n", b"NOOP" + b"x" * 5000],
+    [MAIL, b"XCLIENT ADDR=127.0.0.1\r\n", b"XFORWARD ADDR=127.0.0.1\r\n", b"XXCLIENT\r\n",
+     b"\r\n", b"XCLI\0ENT ADDR=127.0.0.1\r\n", b"NOOP" + b"x" * 5000, b"\x16\x03\x01\0\x05hello\n"],
     ids=lambda line: repr(line[:12]),
 )  # fmt: skip
-def test_who_never_said_ehlo_waits_until_it_is_known_and_is_refused_if_it_is_offered(line: bytes) -> None:
+@MODES
+def test_who_never_said_ehlo_waits_until_the_server_was_asked_and_is_refused_if_it_is_offered(
+    line: bytes, mode: str
+) -> None:
     memory = DestinationMemory()
     assert (
-        stranger(memory=memory)
+        stranger(policy(mode), memory=memory)
         >> Client(line)
-        << AskOffers()
+        << ToServer(OWN_EHLO)
         >> Client(b"XCLIENT ADDR=127.0.0.1\r\n")
-        >> OffersKnown(True)
+        >> Server(OFFERING)
         << XclientOffered()
         << Stranger421()
         << REFUSED
@@ -165,64 +179,157 @@ def test_who_never_said_ehlo_waits_until_it_is_known_and_is_refused_if_it_is_off
     assert memory.offers(1000.0)
 
 
-def test_if_it_is_not_offered_all_goes_on_in_order() -> None:
+def test_if_it_is_not_offered_all_goes_on_in_order_and_the_client_hears_nothing_of_it() -> None:
+    book = stranger()
+    book.loud = True
     assert (
-        stranger()
-        >> Client(b"HELO x\r\nMAIL FROM:<>\r\nRCPT ")
-        << ToServer(b"HELO x\r\n")
-        << AskOffers()
+        book
+        >> Client(HELO + MAIL + b"RCPT ")
+        << ToServer(HELO)
         >> Client(b"TO:<you@example.com>\r\n")
         >> Server(b"250 x\r\n")
         << ToClient(b"250 x\r\n")
-        >> OffersKnown(False)
-        << ToServer(b"MAIL FROM:<>\r\nRCPT TO:<you@example.com>\r\n")
+        << Told("privately EHLO printer")
+        << ToServer(b"EHLO printer\r\n")
+        >> Server(GOOD[:30])
+        >> Server(GOOD[30:])
+        << Told("privately HELO printer")
+        << ToServer(HELO)
+        >> Server(b"250-hello\r\n250 x\r\n")
+        << ToServer(MAIL + b"RCPT TO:<you@example.com>\r\n")
         << ReleaseClient()
         << ReleaseServer(False)
     )
 
 
-def test_a_verb_that_is_read_goes_on_with_what_waited_behind_it() -> None:
+def helo(book: Playbook | None = None, line: bytes = b"HELO printer\r\n", code: bytes = b"250") -> Playbook:
+    book = book or stranger()
+    assert book >> Client(line) << ToServer(line) >> Server(code + b" x\r\n") << ToClient(code + b" x\r\n")
+    return book
+
+
+@pytest.mark.parametrize(
+    "reply", [b"500 what\r\n", b"502 no\r\n", b"501-a\r\n501 b\r\n", b"550 no\r\n", b"451 later\r\n", b"354 hm\r\n",
+              b"421 no EHLO\r\n"]
+)  # fmt: skip
+def test_any_reply_that_is_not_2xx_counts_as_not_offered(reply: bytes) -> None:
+    memory = DestinationMemory()
+    assert (
+        helo(stranger(memory=memory))
+        >> Client(MAIL)
+        << ToServer(b"EHLO printer\r\n")
+        >> Server(reply)
+        << ToServer(HELO)
+        >> Server(b"250 x\r\n")
+        << ToServer(MAIL)
+        << ReleaseClient()
+        << ReleaseServer(False)
+    )
+    assert memory.offers(1000.0) is False
+
+
+def test_a_client_that_has_said_nothing_gets_rset_behind_it() -> None:
+    for answer in (b"250 ok\r\n", b"503 first a mail\r\n"):
+        assert (
+            stranger()
+            >> Client(b"XFORWARD NAME=x\r\nNOOP\r\n")
+            << ToServer(OWN_EHLO)
+            >> Server(GOOD)
+            << ToServer(b"RSET\r\n")
+            >> Server(answer)
+            << ToServer(b"XFORWARD NAME=x\r\nNOOP\r\n")
+            >> Server(b"502 no\r\n250 ok\r\n")
+            << ToClient(b"502 no\r\n250 ok\r\n")
+        )
+
+
+@pytest.mark.parametrize("line", [b"HELO\r\n", b"HELO a\x01b\r\n", b"HELO a b\r\n", b"HELO " + b"x" * 256 + b"\r\n"])
+def test_a_name_that_can_be_none_is_not_said_in_ehlo(line: bytes) -> None:
+    """A server that refuses it would have refused to tell what it offers."""
+    assert helo(line=line) >> Client(MAIL) << ToServer(OWN_EHLO) >> Server(GOOD) << ToServer(line)
+
+
+def test_a_helo_that_was_refused_is_none() -> None:
+    assert helo(code=b"501") >> Client(MAIL) << ToServer(OWN_EHLO) >> Server(GOOD) << ToServer(b"RSET\r\n")
+
+
+@pytest.mark.parametrize("refusal", [b"503 Duplicate HELO/EHLO\r\n", b"421 bye\r\n", b"", b"502 no\r\n"])
+def test_where_asking_breaks_the_connection_another_is_made_and_nothing_is_asked(refusal: bytes) -> None:
+    memory = DestinationMemory()
+    book = helo(stranger(memory=memory))
+    assert book >> Client(MAIL) << ToServer(b"EHLO printer\r\n")
+    if refusal:
+        assert book >> Server(GOOD) << ToServer(HELO) >> Server(refusal) << FreshConnection()
+    else:
+        assert book >> ServerEnds() << FreshConnection()
+    assert (
+        book
+        >> Client(b"RCPT TO:<a@b.example>\r\n")
+        >> Connected()
+        >> Server(BANNER)
+        << ToServer(HELO)
+        >> Server(b"250 x\r\n")
+        << ToServer(MAIL + b"RCPT TO:<a@b.example>\r\n")
+        << ReleaseClient()
+        << ReleaseServer(False)
+    )
+    assert helo(stranger(memory=memory)) >> Client(MAIL) << ToServer(MAIL) << ReleaseClient() << ReleaseServer(False)
+
+
+def test_another_server_behind_the_fresh_connection_is_asked_and_may_break_only_itself() -> None:
+    book = helo()
+    assert book >> Client(MAIL) << ToServer(b"EHLO printer\r\n") >> ServerEnds() << FreshConnection()
+    book.player.memory = DestinationMemory()
+    assert (
+        book >> Connected() >> Server(BANNER) << ToServer(HELO) >> Server(b"250 x\r\n") << ToServer(b"EHLO printer\r\n")
+    )
+    cause = "the server ended the connection"
+    assert book >> ServerEnds() << Notice("421 4.4.2", cause) << End("server-closed", "server", cause)
+
+
+def test_it_is_asked_behind_the_replies_to_all_that_the_client_has_said() -> None:
+    noop = b"NOOP\r\n"
     assert (
         stranger()
-        >> Client(b"XFORWARD NAME=x\r\nNOOP\r\n")
-        << AskOffers()
-        >> OffersKnown(False)
-        << ToServer(b"XFORWARD NAME=x\r\nNOOP\r\n")
-        >> Server(b"502 no\r\n250 ok\r\n")
-        << ToClient(b"502 no\r\n250 ok\r\n")
+        >> Client(HELO + noop + MAIL)
+        << ToServer(HELO + noop)
+        >> Server(b"250 x\r\n")
+        << ToClient(b"250 x\r\n")
+        >> Server(b"250 ok\r\n")
+        << ToClient(b"250 ok\r\n")
+        << ToServer(b"EHLO printer\r\n")
     )
 
 
-def test_if_it_cannot_be_found_out_the_session_ends_for_now() -> None:
-    cause = "could not find out whether the server offers XCLIENT"
-    assert (
-        stranger()
-        >> Client(b"MAIL FROM:<>\r\n")
-        << AskOffers()
-        >> OffersKnown(None)
-        << Notice("421 4.4.2", cause)
-        << End("error", "proxy", cause)
-        >> OffersKnown(False)
-    )
+def test_xclient_is_sent_at_an_ehlo_of_the_clients_own_only() -> None:
+    asked = helo(stranger(XCLIENT)) >> Client(MAIL) << ToServer(b"EHLO printer\r\n")
+    assert asked >> Server(OFFERING) << XclientOffered() << Stranger421() << REFUSED
 
 
 def test_what_was_learnt_a_moment_ago_is_not_asked_again() -> None:
     memory = DestinationMemory()
     assert stranger(memory=memory) >> Client(EHLO) << ToServer(EHLO) >> Server(GOOD) << ToClient(GOOD)
-    mail = b"MAIL FROM:<>\r\n"
-    assert stranger(memory=memory) >> Client(mail) << ToServer(mail) << ReleaseClient() << ReleaseServer(False)
-    memory.offers_known_at = 1000.0 - OFFERS_KNOWN_FOR - 1
-    assert stranger(memory=memory) >> Client(mail) << AskOffers()
+    assert stranger(memory=memory) >> Client(MAIL) << ToServer(MAIL) << ReleaseClient() << ReleaseServer(False)
+    memory.learn_offers(False, 1000.0 - OFFERS_KNOWN_FOR - 1)
+    assert stranger(memory=memory) >> Client(MAIL) << ToServer(OWN_EHLO)
     memory.learn_offers(True, 1000.0)
-    assert stranger(memory=memory) >> Client(mail) << XclientOffered() << Stranger421() << REFUSED
+    assert stranger(memory=memory) >> Client(MAIL) << XclientOffered() << Stranger421() << REFUSED
 
 
-def test_a_refused_ehlo_proves_nothing() -> None:
+def test_a_refused_ehlo_proves_nothing_and_a_client_that_falls_back_to_helo_delivers() -> None:
     book = stranger()
+    assert book >> Client(EHLO) << ToServer(EHLO) >> Server(b"502 no\r\n") << ToClient(b"502 no\r\n")
     assert (
-        book >> Client(b"EHLO\r\n") << ToServer(b"EHLO\r\n") >> Server(b"501 syntax\r\n") << ToClient(b"501 syntax\r\n")
+        helo(book)
+        >> Client(MAIL)
+        << ToServer(b"EHLO printer\r\n")
+        >> Server(b"502 no\r\n")
+        << ToServer(HELO)
+        >> Server(b"250 x\r\n")
+        << ToServer(MAIL)
+        << ReleaseClient()
+        << ReleaseServer(False)
     )
-    assert book >> Client(b"XCLIENT ADDR=127.0.0.1\r\n") << AskOffers()
 
 
 def test_an_offer_in_a_reply_with_a_refusal_in_it_is_one_all_the_same() -> None:
@@ -231,23 +338,27 @@ def test_an_offer_in_a_reply_with_a_refusal_in_it_is_one_all_the_same() -> None:
     assert book >> Client(EHLO) << ToServer(EHLO) >> Server(reply) << XclientOffered() << Stranger421() << REFUSED
 
 
-def test_starttls_without_ehlo_does_not_lead_a_stranger_into_tls_where_nothing_is_seen() -> None:
-    book = stranger()
-    assert book >> Client(b"STARTTLS\r\n") << AskOffers() >> OffersKnown(False) << ToServer(b"STARTTLS\r\n")
-    assert (
-        stranger()
-        >> Client(b"STARTTLS\r\n")
-        << AskOffers()
-        >> OffersKnown(True)
-        << XclientOffered()
-        << Stranger421()
-        << REFUSED
-    )
+def test_in_pass_through_no_question_comes_before_starttls() -> None:
+    """PHPMailer says STARTTLS behind HELO; what is offered inside TLS can't be known."""
+    starttls, ready = b"STARTTLS\r\n", b"220 go\r\n"
+    assert helo() >> Client(starttls) << ToServer(starttls) >> Server(ready) << ToClient(ready)
+
+
+def test_in_bridge_mode_one_comes_before_a_starttls_that_is_between_the_peers() -> None:
+    bridge = SessionPolicy(bridge=BridgePolicy("none", "none"))
+    assert stranger(bridge) >> Client(b"STARTTLS\r\n") << ToServer(OWN_EHLO)
 
 
 def test_a_trusted_client_is_not_asked_about() -> None:
     for line in (b"XCLIENT ADDR=127.0.0.1\r\n", b"XFORWARD NAME=x\r\n"):
         assert greeted(trusted=True) >> Client(line) << ToServer(line)
+
+
+def test_a_question_without_an_end_ends_the_session() -> None:
+    cause = "its EHLO reply is too long"
+    long = b"250-mail.example.com\r\n" * 101
+    book = stranger() >> Client(MAIL) << ToServer(OWN_EHLO) >> Server(long)
+    assert book << Notice("421 4.4.2", cause) << End("error", "server", cause)
 
 
 # -- XCLIENT of the proxy's own --------------------------------------------------------------------------------------
@@ -307,7 +418,7 @@ def test_a_server_that_still_offers_it_then_trusts_the_clients_own_address() -> 
 def test_a_server_that_then_offers_nothing_is_not_taken_for_one_that_never_does() -> None:
     memory = DestinationMemory()
     assert sent_xclient(memory) >> Server(BANNER) << ToServer(EHLO) >> Server(GOOD) << ToClient(GOOD)
-    assert stranger(XCLIENT, memory) >> Client(b"MAIL FROM:<>\r\n") << AskOffers()
+    assert stranger(XCLIENT, memory) >> Client(MAIL) << ToServer(OWN_EHLO)
 
 
 def test_it_is_sent_once() -> None:
