@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from proxy.tools import check
 
-    return check.run(arguments.file, sys.stdout, sys.stderr)
+    return check.run(arguments.file, sys.stdout, sys.stderr, strict=arguments.strict, show=arguments.show)
 
 
 def _probe(arguments: argparse.Namespace) -> int:

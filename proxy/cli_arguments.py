@@ -36,7 +36,8 @@ RUN = """
     Exits with 0 after SIGTERM or SIGINT, 1 if it can't start (port taken), 2 for all that `check` would find.
 """
 CHECK = """
-    Reads a configuration as `run` would, and tells every error at once: file, key, value, what was expected.
+    Reads a configuration as `run` would, and tells every error at once: file, line, route, key, value, what was
+    expected; then what is legal but unwise.
 
     Exits with 0 or 2.
 """
@@ -142,7 +143,9 @@ def parser() -> argparse.ArgumentParser:
     option("--record", metavar="DIR", help="write a transcript of every session, for `replay`")
 
     option = command("check", "read a configuration and tell every error in it", CHECK).add_argument
-    option("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+    option("file", metavar="FILE", nargs="*", default=[DEFAULT_CONFIG], help=f"- is stdin; default: {DEFAULT_CONFIG}")
+    option("--strict", action="store_true", help="a warning is an error")
+    option("--show", action="store_true", help="print what is in force, as TOML, defaults included")
 
     _probe(command("probe", "connect to a server and judge what a sender gets from it", PROBE))
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import os.path
 import re
+import sys
 from collections.abc import Container, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from proxy.settings.files import look
-from proxy.settings.problems import MAX_SHOWN, Problem, SettingsError, key_path
+from proxy.settings.problems import MAX_SHOWN, Problem, SettingsError, key_lines, key_path
 from proxy.settings.reading import Reading
 from proxy.settings.rules import judge
 from proxy.settings.tables import TABLES, Admin, Log, Route, Service, Settings
 from proxy.settings.values import Address
+
+MAX_STDIN: Final = 1 << 24  # bytes of a configuration on standard input
 
 
 def _document(text: str, file: str) -> dict[str, Any]:
@@ -39,9 +42,9 @@ def _document(text: str, file: str) -> dict[str, Any]:
         raise SettingsError([Problem(file, "", None, "TOML with numbers and nesting of a reasonable size")]) from None
 
 
-def _read(document: dict[str, Any], file: str, own: Container[Address]) -> tuple[Settings, Reading]:
+def _read(document: dict[str, Any], file: str, own: Container[Address], text: str = "") -> tuple[Settings, Reading]:
     """Every table of the document, and the problems with it; where there is one, a default stands in."""
-    reading = Reading(file, TABLES)
+    reading = Reading(file, TABLES, key_lines(text), _route_names(document.get("route")))
     for title, value in document.items():
         if title not in TABLES:
             reading.report(key_path("", title), value, "a known table or key", reading.meant(title, TABLES))
@@ -66,7 +69,7 @@ def parse(text: str, file: str) -> Settings:
 
     Raises SettingsError with every problem that the text alone shows.
     """
-    settings, reading = _read(_document(text, file), file, ())
+    settings, reading = _read(_document(text, file), file, (), text)
     if reading.problems:
         raise SettingsError(reading.problems)
     return settings
@@ -90,16 +93,26 @@ def examine(path: str, own: Container[Address] = ()) -> tuple[Settings, Reading]
 
     Raises SettingsError only for a file that can't be read, or is not TOML.
     """
-    settings, reading = _read(_document(_text(path), path), path, own)
+    text = _text(path)
+    settings, reading = _read(_document(text, path), path, own, text)
     look(settings, reading)
     return settings, reading
 
 
+def _route_names(raw: object) -> list[str]:
+    """What the routes are called, as far as it can be read: "" for the others."""
+    names = [one.get("name") if isinstance(one, dict) else None for one in raw] if isinstance(raw, list) else []
+    return [name if isinstance(name, str) else "" for name in names]
+
+
 def _text(path: str) -> str:
-    """A file's text. Raises SettingsError."""
+    """A file's text, "-" being standard input. Raises SettingsError."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        if path == "-":
+            content = sys.stdin.buffer.read(MAX_STDIN)
+        else:
+            with open(path, "rb") as file:
+                content = file.read()
         if content.startswith(b"\xef\xbb\xbf"):
             raise SettingsError([Problem(f"{path}:1", "", None, "UTF-8 text without a byte order mark")])
         return content.decode("utf-8")

@@ -1,4 +1,4 @@
-"""What is wrong, or unwise, in a configuration: the values that settings are judged with.
+"""What is wrong, or unwise, in a configuration, and in which line: the values that settings are judged with.
 
 A `Problem` stops the program (`check` and `run` exit with 2) and is never alone: every reader goes on behind the first
 one, so that an operator sees all of them at once.  A `Warning_` stops nothing; it says what is legal but unwise.
@@ -10,12 +10,25 @@ problem is always one line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 MAX_SHOWN: Final = 120  # characters of a value in a message; the rest is cut
 BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+\Z")  # TOML's unquoted-key
+
+MAX_DEPTH: Final = 16  # of a key whose line is kept; what lies deeper has the line of what is around it
+_BLANK: Final = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+_KEY: Final = re.compile(r"""[ \t]*(?:([A-Za-z0-9_-]+)|"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)')[ \t]*""")
+_HEADER: Final = re.compile(r"\[(\[)?")
+_STRING: Final = re.compile(
+    r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}'
+    r"|'''(?:[^']|'{1,2}(?!'))*'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|'[^'\n]*'",
+    re.DOTALL,
+)
+_PLAIN: Final = re.compile(r"[^\"'\[\]{}#\n]+")
 
 
 def shown(value: object) -> str:
@@ -46,21 +59,24 @@ def nearest(word: str, among: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: `value` is what was found, None when nothing was; `key` is "" for the whole file."""
+    """One thing that is wrong: `value` is what was found, None when nothing was; `key` is "" for the whole file.
+
+    `file` has the line behind a colon where one is known, `route` the name of the route that the key is in.
+    """
 
     file: str
     key: str
     value: object
     expected: str
     nearest: str | None = None
+    route: str = ""
 
     def __str__(self) -> str:
-        if not self.key:
-            where = self.file
-        elif self.value is None:
-            where = f"{self.file}: {self.key} is missing"
-        else:
-            where = f"{self.file}: {self.key} = {shown(self.value)}"
+        where = f"{self.file}: route {shown(self.route)}" if self.route else self.file
+        if self.key and self.value is None:
+            where = f"{where}: {self.key} is missing"
+        elif self.key:
+            where = f"{where}: {self.key} = {shown(self.value)}"
         hint = "" if self.nearest is None else f" (did you mean {shown(self.nearest)[1:-1]}?)"
         return f"{where}: expected {self.expected}{hint}"
 
@@ -105,3 +121,103 @@ class Unfit(Exception):
 def unfit(value: object, expected: str, near: str | None = None) -> Unfit:
     """An `Unfit` with one fault, about the whole value."""
     return Unfit(Fault("", value, expected, near))
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Each key path (`route[0].tls.mode`, `route[0].tls`) of a TOML text, with the line where it first stands.
+
+    tomllib does not tell.  For a text that it has read without a complaint: headers, keys, strings and brackets are
+    followed, each character is looked at once; what can't be followed is left out, and nothing is raised.
+    """
+    found: dict[str, int] = {}
+    counts: dict[str, int] = {}  # tables of each array of tables so far
+    table = ""
+    at = line = 0
+    seen = 0  # up to where lines were counted
+
+    def line_of(place: int) -> int:
+        nonlocal line, seen
+        line += text.count("\n", seen, place)
+        seen = place
+        return line + 1
+
+    while True:
+        blank = _BLANK.match(text, at)
+        at = blank.end() if blank else at
+        if at >= len(text):
+            return found
+        header = _HEADER.match(text, at)
+        begin = header.end() if header else at
+        names, end = _dotted(text, begin)
+        if not names:
+            return found
+        here = line_of(at)
+        if header:
+            table = _enter(names, counts, new=bool(header[1]))
+            found.setdefault(table, here)
+            at = text.find("\n", end)
+            if at < 0:
+                return found
+        else:
+            path = table
+            for name in names:
+                path = key_path(path, name)
+                found.setdefault(path, here)
+            at = _behind_value(text, end)
+
+
+def line_in(lines: Mapping[str, int], path: str) -> int:
+    """The line of this key, else of what is around it (a list's item, a table's missing key); 0 for nothing known."""
+    while path:
+        if path in lines:
+            return lines[path]
+        path = path[: max(path.rfind("."), path.rfind("["))] if "." in path or "[" in path else ""
+    return 0
+
+
+def _dotted(text: str, at: int) -> tuple[list[str], int]:
+    """The parts of a dotted key, and the place behind it."""
+    names: list[str] = []
+    while found := _KEY.match(text, at):
+        if len(names) < MAX_DEPTH:
+            names.append(next(part for part in found.groups() if part is not None))
+        at = found.end()
+        if text[at : at + 1] != ".":
+            break
+        at += 1
+    return names, at
+
+
+def _enter(names: list[str], counts: dict[str, int], *, new: bool) -> str:
+    """The path of the table that a header opens; parts of it that are arrays of tables mean their last one."""
+    path = ""
+    for place, name in enumerate(names):
+        path = key_path(path, name)
+        if new and place == len(names) - 1:
+            counts[path] = counts.get(path, 0) + 1
+        if path in counts:
+            path = f"{path}[{counts[path] - 1}]"
+    return path
+
+
+def _behind_value(text: str, at: int) -> int:
+    """The end of the line on which a value ends: a newline outside of strings and brackets."""
+    depth = 0
+    while at < len(text):
+        character = text[at]
+        if character == "\n" and depth <= 0:
+            return at
+        if character in "\"'":
+            string = _STRING.match(text, at)
+            at = string.end() if string else at + 1
+        elif character == "#":
+            newline = text.find("\n", at)
+            at = newline if newline >= 0 else len(text)
+        elif character in "[{":
+            depth, at = depth + 1, at + 1
+        elif character in "]}":
+            depth, at = depth - 1, at + 1
+        else:
+            plain = _PLAIN.match(text, at)
+            at = plain.end() if plain else at + 1
+    return at

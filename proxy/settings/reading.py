@@ -10,12 +10,14 @@ tried; `Reading.spoilt` tells them which keys not to judge.
 
 from __future__ import annotations
 
+import json
 import os.path
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from proxy.settings.problems import Problem, Unfit, key_path, nearest
+from proxy.settings.problems import Problem, Unfit, key_path, line_in, nearest
 
 T = TypeVar("T")
 
@@ -54,16 +56,36 @@ def declared(kind: type[Any]) -> Iterator[tuple[str, Key]]:
 class Reading:
     """One file being read: its problems so far."""
 
-    def __init__(self, file: str, everywhere: Mapping[str, type[Any]]) -> None:
-        """`everywhere`: the tables of the document by their name, to find where a misplaced key belongs."""
+    def __init__(
+        self,
+        file: str,
+        everywhere: Mapping[str, type[Any]],
+        lines: Mapping[str, int] | None = None,
+        routes: Sequence[str] = (),
+    ) -> None:
+        """`everywhere`: the tables of the document by their name, to find where a misplaced key belongs.
+
+        `lines`: of `key_lines`; `routes`: the names of the routes, in order, as far as they have one."""
         self.file = file
         self.everywhere = everywhere
+        self._lines = lines or {}
+        self._routes = routes
         self.problems: list[Problem] = []
         self.unread: set[str] = set()  # keys whose value is not what the operator wrote
 
     def report(self, where: str, value: object, expected: str, near: str | None = None) -> None:
         """One more problem."""
-        self.problems.append(Problem(self.file, where, value, expected, near))
+        self.problems.append(Problem(self.place(where), where, value, expected, near, self.route(where)))
+
+    def place(self, where: str) -> str:
+        """The file, and the line that this key stands in, or the table around it: `FILE:12`."""
+        line = line_in(self._lines, where)
+        return f"{self.file}:{line}" if line else self.file
+
+    def route(self, where: str) -> str:
+        """The name of the route that this key is in; "" for one without a name, and outside of routes."""
+        found = re.match(r"route\[(\d+)\]", where)
+        return self._routes[int(found[1])] if found and int(found[1]) < len(self._routes) else ""
 
     def spoilt(self, *keys: str) -> bool:
         """Does a default stand in for one of these keys, or for a table around it?"""
@@ -123,3 +145,47 @@ def _ways(path: str) -> Iterator[str]:
     while "." in path:
         yield path
         path = path.rpartition(".")[0]
+
+
+def as_toml(whole: Any, tables: Mapping[str, type[Any]]) -> str:
+    """What is in force, as TOML that reads as the same settings again: every key of every table, defaults included.
+
+    `whole` has an attribute for each title of `tables`, a list of tables by its plural (`routes`).
+    """
+    lines: list[str] = []
+    for title, kind in tables.items():
+        several = getattr(whole, f"{title}s", None)
+        for one in (getattr(whole, title),) if several is None else several:
+            lines += ["", f"[{title}]" if several is None else f"[[{title}]]"]
+            inner = ""
+            for path, key in declared(kind):
+                table_path, _, name = path.rpartition(".")
+                if table_path != inner:
+                    inner = table_path
+                    lines += ["", f"[{title}.{inner}]"]
+                value: object = one
+                for part in path.split("."):
+                    value = getattr(value, part)
+                lines.append(f"{name} = {_as_written(value, key)}")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _as_written(value: object, key: Key) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return '""'
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_as_written(one, key) for one in value)}]"
+    if isinstance(value, float):
+        return f"{value:g}" if value == float(f"{value:g}") else repr(value)
+    if isinstance(value, int):
+        return '"auto"' if value == 0 and _takes_auto(key) else str(value)
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _takes_auto(key: Key) -> bool:
+    try:
+        return key.read("auto") == 0
+    except Unfit:
+        return False

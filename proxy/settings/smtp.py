@@ -30,6 +30,8 @@ MAX_EHLO_LINE: Final = 512 - len("250-\r\n")  # RFC 5321 4.5.3.1.5, the code and
 def domain(value: object) -> str:
     """ "", a domain, or an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`, at most 255 octets."""
     written = text(value)
+    if code := re.match(r"[2-5][0-9]{2}[- ](.*)", written):
+        raise unfit(value, "the name without the reply code", code[1].split(" ")[0] or None)
     if written == "" or (DOMAIN.match(written) and len(written) <= MAX_DOMAIN and address(written) is None):
         return written
     if written.startswith("[") and written.endswith("]"):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proxy.settings.tables import Route, Settings, Tls
 
 MINUTE: Final = 60.0
+IMPLICIT_TLS: Final = 465  # RFC 8314 3.3
 WIDE: Final = 8  # a prefix shorter than this is more than any one organisation has
 # Each: the shortest that the RFC allows, its clause, what it is for.
 MINIMUMS: Final = {
@@ -38,13 +39,15 @@ def warnings(settings: Settings) -> list[Warning_]:
                 " 4.5.3.2.6 gives a server after the final dot; a session cut there is delivered twice",
             )
         )
-    admin = settings.admin.listen
-    if admin is not None and not _loopback(admin.host):
-        found.append(
-            Warning_(
-                "admin.listen", f"{admin} is not loopback; whoever reaches it sees the status page and the metrics"
-            )
+    admin = settings.admin
+    reached = admin.listen is not None and not admin.listen.path and not _loopback(admin.listen.host)
+    if reached and not admin.allow_clients:
+        text = (
+            f"{admin.listen} is not loopback; whoever reaches it sees the status page and the metrics (allow_clients)"
         )
+        found.append(Warning_("admin.listen", text))
+    if admin.allow_clients and (admin.listen is None or admin.listen.path):
+        found.append(Warning_("admin.allow_clients", "has no effect without an address in listen"))
     for index, route in enumerate(settings.routes):
         found += [Warning_(f"route[{index}].{key}", text) for key, text in _of_route(route, settings.service.workers)]
     return found
@@ -63,11 +66,27 @@ def _of_route(route: Route, workers: int) -> Iterator[tuple[str, str]]:
         yield "repair.unterminated_after", "is not shorter than timeouts.command, so it never comes to it"
     if "STARTTLS" in route.repair.remove:
         yield "repair.remove", "STARTTLS is never shown, so clients send mail in clear or not at all"
+    if route.tls.mode == "passthrough":
+        yield from _beyond_reach(route)
     yield from _of_tls(route)
     if not route.record.directory:
         for name in ("bytes", "sessions"):
             if getattr(route.record, name):
                 yield f"record.{name}", "has no effect without record.directory"
+
+
+def _beyond_reach(route: Route) -> Iterator[tuple[str, str]]:
+    """What pass-through can't do: what is inside TLS is the two peers' own."""
+    inside = 'in mode "passthrough" it does not reach inside TLS, where the client says EHLO again; bridge mode does'
+    if [word for word in route.repair.remove if word != "STARTTLS"]:
+        yield "repair.remove", f"clients without TLS are not shown these; {inside}"
+    if route.repair.client_name:
+        yield "repair.client_name", f"stands in for the client's name in clear; {inside}"
+    ports = [one.port for one in route.destination if one.kind != "original"]
+    ports += route.original_ports if any(one.kind == "original" for one in route.destination) else ()
+    if IMPLICIT_TLS in ports:
+        key = "destination" if any(one.port == IMPLICIT_TLS for one in route.destination) else "original_ports"
+        yield key, 'port 465 is TLS from the first byte: in mode "passthrough" there is nothing to repair in clear'
 
 
 def _of_clients(route: Route, workers: int) -> Iterator[tuple[str, str]]:
@@ -102,14 +121,28 @@ def _of_tls(route: Route) -> Iterator[tuple[str, str]]:
         yield "tls.pins", f'have no effect with verify = "{tls.verify}"'
     if tls.keylog:
         yield "tls.keylog", "whoever reads this file can read the mail; for a lab only"
-    if tls.minimum_version < "1.2":
-        yield "tls.minimum_version", f"TLS {tls.minimum_version} is obsolete (RFC 8996)"
+    for name in ("minimum_version", "client_minimum_version", "server_minimum_version"):
+        if (oldest := getattr(tls, name)) and oldest < "1.2":
+            side = {"m": "both sides", "c": "the client's side", "s": "the server's side"}[name[0]]
+            weak = "; OpenSSL's security level becomes 0 there, so that weak keys and SHA-1 are taken too"
+            yield f"tls.{name}", f"TLS {oldest} is obsolete (RFC 8996), on {side}{weak}"
+    if tls.groups == "classic":
+        yield "tls.groups", '"classic" gives up the key exchange that withstands quantum computers, towards the server'
+    if tls.security_level in (0, 1):
+        yield "tls.security_level", f"{tls.security_level} takes keys and signatures that are too weak by default"
     if tls.client == "none" and tls.server == "none":
         yield "tls", "neither side has TLS"
     elif not tls.required:
         yield "tls.required", "false lets a client send its mail in clear"
     if tls.server != "none" and tls.verify == "hostname" and not tls.verify_name:
         for one in route.destination:
+            if one.kind == "mx":
+                yield (
+                    "tls.verify_name",
+                    f"is empty, so an exchange must be named {one.host} or lie below it; one of another domain fails,"
+                    " since what DNS says is no identity: name it here",
+                )
+                break
             if one.kind in ("address", "original"):
                 yield (
                     "tls.verify_name",

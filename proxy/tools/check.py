@@ -1,7 +1,7 @@
-"""`check [FILE]`: read a configuration as `run` would, and tell everything that is wrong with it at once.
+"""`check [FILE|-]...`: read a configuration as `run` would, and tell everything that is wrong with it at once.
 
-Results go to `out`: `FILE: ok, N routes`.  Errors and warnings go to `err`, one a line; warnings begin with `warning: `
-and change nothing.  Exit: 0, or 2 when there is an error.
+Results go to `out`: `FILE: ok, N routes`, or with `show` what is in force.  Errors and warnings go to `err`, one a line
+each; warnings begin with `warning: ` and change nothing, unless `strict`.  Exit: 0, or 2 when there is an error.
 
 Beyond what `run` finds when it starts, names are looked up here, in `LOOK_UP_WITHIN` seconds for all of them together,
 by the system's resolver: a destination by name that leads back to one of our own listeners is an error.  That is what
@@ -18,37 +18,61 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final, TextIO
 
 from proxy.net.going_out.own_addresses import OwnAddresses
-from proxy.settings import Address, Settings, SettingsError, Warning_, examine, warnings
+from proxy.settings import TABLES, Address, Settings, SettingsError, Warning_, examine, warnings
 from proxy.settings.files import unwise_files
-from proxy.settings.reading import Reading
+from proxy.settings.problems import shown
+from proxy.settings.reading import Reading, as_toml
 from proxy.settings.rules import back_to_us, leads_to, listeners
 
 LOOK_UP_WITHIN: Final = 5.0
 Found = dict[tuple[str, int], list[str] | str]  # addresses, or the reason why there are none
 
 
-def run(path: str, out: TextIO, err: TextIO, within: float = LOOK_UP_WITHIN) -> int:
-    """Check one file; the exit code. `within`: seconds for looking names up."""
+def run(
+    paths: Sequence[str],
+    out: TextIO,
+    err: TextIO,
+    *,
+    strict: bool = False,
+    show: bool = False,
+    within: float = LOOK_UP_WITHIN,
+) -> int:
+    """Check these files, "-" being standard input; the exit code: 2 when one of them has an error.
+
+    `strict`: a warning is an error.  `show`: print what is in force, as TOML, in place of "ok".  `within`: seconds for
+    looking the names of one file up.
+    """
+    return max([_check(path, out, err, strict, show, within) for path in paths])
+
+
+def _check(path: str, out: TextIO, err: TextIO, strict: bool, show: bool, within: float) -> int:
     own = OwnAddresses()
     try:
         settings, reading = examine(path, own)
+        found = list(_of_names(settings, reading, own, within))
+        if reading.problems:
+            raise SettingsError(reading.problems)
     except SettingsError as error:
         for problem in error.problems:
             print(problem, file=err)
         return 2
-    found = list(_of_names(settings, reading, own, within))
-    if reading.problems:
-        for problem in reading.problems:
-            print(problem, file=err)
+    unwise = [*warnings(settings), *unwise_files(settings), *_of_addresses(settings, own), *found]
+    for one in unwise:
+        route = reading.route(one.key)
+        where = f"{reading.place(one.key)}: route {shown(route)}" if route else reading.place(one.key)
+        print(f"{'error' if strict else 'warning'}: {where}: {one}", file=err)
+    if strict and unwise:
         return 2
-    for warning in (*warnings(settings), *unwise_files(settings), *_of_addresses(settings, own), *found):
-        print(f"warning: {path}: {warning}", file=err)
-    print(f"{path}: ok, {len(settings.routes)} routes", file=out)
+    if show:
+        out.write(as_toml(settings, TABLES))
+    else:
+        number = len(settings.routes)
+        print(f"{path}: ok, {number} route{'' if number == 1 else 's'}", file=out)
     return 0
 
 

@@ -77,6 +77,12 @@ def test_a_time_out_under_rfc_5321_is_named_with_its_clause(key: str, value: obj
         (BRIDGE + NAMED + "tls.keylog = '/tmp/keys'", "tls.keylog"),
         (BRIDGE + NAMED + "tls.minimum_version = '1.0'", "tls.minimum_version"),
         (BRIDGE + NAMED + "tls.required = false", "tls.required"),
+        (BRIDGE + NAMED + "tls.client_minimum_version = '1.0'", "tls.client_minimum_version"),
+        (BRIDGE + NAMED + "tls.server_minimum_version = '1.1'", "tls.server_minimum_version"),
+        (BRIDGE + NAMED + "tls.groups = 'classic'", "tls.groups"),
+        (BRIDGE + NAMED + "tls.security_level = 0", "tls.security_level"),
+        ("repair.remove = ['CHUNKING']", "repair.remove"),
+        ("repair.client_name = 'printer.domain1.com'", "repair.client_name"),
         ("tls.mode = 'bridge'\ntls.client = 'none'\ntls.server = 'none'\ntls.verify = 'none'", "tls"),
     ],
 )
@@ -93,6 +99,23 @@ def test_what_only_original_uses_is_not_without_effect_there() -> None:
     assert found("original_ports = [25, 587]", to='"original"') == {}
 
 
+def test_what_does_not_reach_inside_tls_in_pass_through_does_in_bridge_mode() -> None:
+    for line in ("repair.remove = ['CHUNKING']", "repair.client_name = 'printer.domain1.com'"):
+        assert "inside TLS" in next(iter(found(line).values()))
+        assert found(BRIDGE + NAMED + line) == {}
+
+
+@pytest.mark.parametrize("to", ['["192.0.2.10:465"]', '["mail.domain1.com:465"]'])
+def test_a_port_of_implicit_tls_has_nothing_to_repair_in_pass_through(to: str) -> None:
+    assert "nothing to repair" in found(to=to)["route[0].destination"]
+    assert found(BRIDGE + NAMED + "tls.server = 'implicit'", to=to) == {}
+
+
+def test_exchanges_of_another_domain_have_to_be_named() -> None:
+    assert "domain1.com or lie below it" in found(BRIDGE, to='"mx:domain1.com"')["route[0].tls.verify_name"]
+    assert found(BRIDGE + "tls.verify_name = ['.example.net', 'domain1.com']", to='"mx:domain1.com"') == {}
+
+
 @pytest.mark.parametrize(
     ("head", "key"),
     [
@@ -100,6 +123,10 @@ def test_what_only_original_uses_is_not_without_effect_there() -> None:
         ("[service]\nworkers = 8\n", ""),
         ("[admin]\nlisten = '0.0.0.0:9925'", "admin.listen"),
         ("[admin]\nlisten = '[::1]:9925'", ""),
+        ("[admin]\nlisten = '0.0.0.0:9925'\nallow_clients = ['192.0.2.1']", ""),
+        ("[admin]\nlisten = 'unix:/run/x'", ""),
+        ("[admin]\nlisten = 'unix:/run/x'\nallow_clients = ['192.0.2.1']", "admin.allow_clients"),
+        ("[admin]\nhealth_listen = '0.0.0.0:9926'", ""),
     ],
 )
 def test_the_service_as_a_whole(head: str, key: str) -> None:

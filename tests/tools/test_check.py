@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.settings import load
 from proxy.tools import check
 from tests.certificates import make
 
@@ -36,12 +39,18 @@ def resolve(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[str]], second
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
+def bare(found: re.Match[str]) -> str:
+    """A place without its line and its route, which `tests/settings/test_key_lines.py` has."""
+    return "FILE: " if found[1] else "FILE"
+
+
 def run(tmp_path: Path, text: str, within: float = 5.0) -> tuple[int, list[str], list[str]]:
     path = tmp_path / "test.toml"
     path.write_text(text)
     out, err = io.StringIO(), io.StringIO()
-    code = check.run(str(path), out, err, within)
-    stripped = [[line.replace(str(path), "FILE") for line in stream.getvalue().splitlines()] for stream in (out, err)]
+    code = check.run([str(path)], out, err, within=within)
+    where = re.compile(rf"{re.escape(str(path))}(:\d+: (route \"[^\"]*\": )?|(?=:))")
+    stripped = [[where.sub(bare, line) for line in stream.getvalue().splitlines()] for stream in (out, err)]
     return code, stripped[0], stripped[1]
 
 
@@ -67,16 +76,16 @@ def test_every_error_is_told_and_nothing_is_said_to_be_good(tmp_path: Path) -> N
 
 def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
     err = io.StringIO()
-    assert check.run(str(tmp_path / "missing.toml"), io.StringIO(), err) == 2
+    assert check.run([str(tmp_path / "missing.toml")], io.StringIO(), err) == 2
     assert err.getvalue().endswith("missing.toml: expected a file that can be read: No such file or directory\n")
     code, _, lines = run(tmp_path, "[[route]]\nlisten = [")
     assert code == 2
-    assert lines[0].startswith("FILE:2")
+    assert lines[0].startswith("FILE: expected valid TOML")
 
 
 def test_what_is_unwise_is_a_warning_and_not_an_error(tmp_path: Path) -> None:
     code, out, err = run(tmp_path, route(more='allow_clients = ["0.0.0.0/0"]\ntimeouts.banner = 5'))
-    assert (code, out) == (0, ["FILE: ok, 1 routes"])
+    assert (code, out) == (0, ["FILE: ok, 1 route"])
     assert len(err) == 2
     assert all(line.startswith("warning: FILE: route[0].") for line in err)
 
@@ -152,7 +161,53 @@ def test_a_key_that_does_not_fit_is_found_by_check(tmp_path: Path) -> None:
     good, other = make("good").write(tmp_path, "good"), make("other-key").write(tmp_path, "other")
     text = "[route.tls]\nmode = 'bridge'\nverify_name = 'mail.domain1.com'\n"
     well = run(tmp_path, route(more=f"{text}certificate = '{good.certificate}'\nkey = '{good.key}'"))
-    assert well == (0, ["FILE: ok, 1 routes"], [])
+    assert well == (0, ["FILE: ok, 1 route"], [])
     code, _, err = run(tmp_path, route(more=f"{text}certificate = '{good.certificate}'\nkey = '{other.key}'"))
     assert code == 2
     assert "the private key of the first certificate" in err[0]
+
+
+def several(*arguments: str, **named: bool) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    return check.run(arguments, out, err, **named), out.getvalue(), err.getvalue()
+
+
+def test_several_files_are_checked_and_the_worst_counts(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text(route())
+    bad.write_text(route(more="colour = 1"))
+    code, out, err = several(str(good), str(bad))
+    assert (code, out) == (2, f"{good}: ok, 1 route\n")
+    assert err.startswith(f"{bad}:4: route[0].colour = 1: expected a known key")
+
+
+def test_a_warning_has_its_line_and_route_and_is_an_error_when_strict(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(route(more='name = "a"\n[route.timeouts]\nidle = 10'))
+    code, out, err = several(str(file))
+    assert (code, out) == (0, f"{file}: ok, 1 route\n")
+    assert err.startswith(f'warning: {file}:6: route "a": route[0].timeouts.idle: 10 s is less than')
+    code, out, strict = several(str(file), strict=True)
+    assert (code, out) == (2, "")
+    assert strict == err.replace("warning: ", "error: ")
+
+
+def test_what_is_in_force_reads_as_the_same_settings_again(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(
+        '[service]\nworkers = "auto"\n[admin]\nlisten = "unix:/run/x"\n'
+        + route(more='name = "a"\n[route.tls]\nverify_name = "b.example"\n[route.timeouts]\nresolve = "250ms"')
+        + route("0.0.0.0:26", more='name = "b"\n[route.repair]\nremove = ["auth:ntlm"]\nadd = ["STARTTLS"]')
+    )
+    code, out, _ = several(str(file), show=True)
+    assert code == 0
+    assert 'workers = "auto"' in out
+    shown = tmp_path / "shown.toml"
+    shown.write_text(out)
+    first, second = load(str(file)), load(str(shown))
+    assert replace(first, path="") == replace(second, path="")
+
+
+def test_standard_input_is_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(route().encode())))
+    assert several("-") == (0, "-: ok, 1 route\n", "")

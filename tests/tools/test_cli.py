@@ -17,7 +17,7 @@ import pytest
 from proxy import __version__, cli
 from proxy.cli_arguments import parse
 
-COMMANDS = ("run", "check", "probe", "repair", "explain", "simulate", "replay", "demo")
+COMMANDS = ("run", "check", "probe", "repair", "explain", "simulate", "replay", "demo", "files")
 CISCO = b"250-STARTTLS\r\n250-mail.domain1.com\r\n250 HELP\r\n"
 
 
@@ -97,7 +97,7 @@ def test_arguments_that_can_not_be_used_are_told(line: str, told: str, capsys: p
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    assert parse(["check"]).file == "/etc/ehlo-proxy/ehlo-proxy.toml"
+    assert parse(["check"]).file == ["/etc/ehlo-proxy/ehlo-proxy.toml"]
     server = parse(["probe", "[2001:db8::1]"]).server
     assert (server.host, server.port) == ("2001:db8::1", 25)
     assert str(parse(["simulate"]).listen) == "127.0.0.1:2525"
@@ -194,7 +194,7 @@ def test_run_without_a_file_says_where_it_listens_and_ends_well(number: signal.S
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        ready = re.match(r"ready .*\b127\.0\.0\.1:(\d+)", process.stderr.readline())
+        ready = re.search(r"\bready .*\b127\.0\.0\.1:(\d+)", process.stderr.readline())
         assert ready is not None
         with socket.create_connection(("127.0.0.1", int(ready[1])), 5) as sock:
             assert sock.recv(1000).startswith(b"421 4.4.1 ")
