@@ -8,11 +8,13 @@ and `after`.  The reader of these files is `proxy.tools.replay`.
 What is kept, for the sake of the people whose mail it is:
 
 * the dialogue that the proxy itself reads: the banner, commands with one reply each, their replies;
-* after MAIL or BDAT in clear at most `keep_bytes` bytes, both directions together;
-* after any other letting go, and inside TLS after MAIL, nothing;
-* a client's line that starts with AUTH is not written, and nothing after it.
+* after MAIL in clear at most `keep_bytes` bytes, both directions together;
+* after any other letting go, BDAT too, and inside TLS after MAIL, nothing;
+* a client's AUTH is not written, and nothing after it, nor behind MAIL what looks like AUTH or BDAT: those octets and a
+  blank, in any case and anywhere, in the message too, since behind a chunk nobody here can tell where the next command
+  begins.
 
-A recorder finds MAIL, BDAT, AUTH and unknown commands by itself, because they may stand in one segment with what
+A recorder finds MAIL, AUTH, BDAT and unknown commands by itself, because they may stand in one segment with what
 follows them; `let_go` tells it the rest.  A file is at most `MAX_RECORD` bytes, has mode 0600 and is never one that was
 there before.  A failure to write is told once and never reaches a session.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -33,7 +36,10 @@ MAX_RECORD = 1024 * 1024  # bytes of one file
 MAX_LINE = 16 * 1024  # a longer line is written in pieces
 
 HANDSHAKE = b"\x16"  # ContentType of a TLS record (RFC 8446 5.1) that begins a session; no command starts so
-MESSAGE_VERBS = frozenset({b"MAIL", b"BDAT"})
+MESSAGE_VERBS = frozenset({b"MAIL"})
+SECRET = re.compile(rb"(?i)AUTH[ \t]|^[ \t]*AUTH\s*\Z")
+SECRET_OR_CHUNK = re.compile(rb"(?i)(?:AUTH|BDAT)[ \t]|^[ \t]*(?:AUTH|BDAT)\s*\Z")
+OVERLAP = 4  # octets of a piece that the next may go on with
 
 DIALOGUE, KEPT, CLOSED = "dialogue", "kept", "closed"  # what a direction's bytes are
 
@@ -53,6 +59,7 @@ class Recorder:
         "_started_at",
         "_starttls_said",
         "_story",
+        "_tail",
     )
 
     def __init__(
@@ -68,6 +75,7 @@ class Recorder:
         self._pending = {"client": b"", "server": b""}
         self._from = {"client": DIALOGUE, "server": DIALOGUE}
         self._message_verb = b""
+        self._tail = {"client": b"", "server": b""}  # of the last piece, when it had no line end
         self._write(
             started_at,
             "proxy",
@@ -155,7 +163,7 @@ class Recorder:
                 continue
             if side == "server" and self._from[side] == DIALOGUE:
                 self._write(now, side, rest, note="no line end")
-            elif self._from[side] == KEPT and not (side == "client" and _is_auth(rest)):
+            elif self._from[side] == KEPT:
                 self._keep_some(side, rest, now)
             elif self._from[side] != CLOSED:
                 self._write(now, side, note=f"{len(rest)} bytes without a line end, not kept")
@@ -186,11 +194,10 @@ class Recorder:
         self._flush()
 
     def _client_line(self, line: bytes, now: float) -> None:
-        if _is_auth(line):
-            self._write(now, "client", note="AUTH: not written, and nothing after it")
-            self._close()
-        elif self._from["client"] == KEPT:
+        if self._from["client"] == KEPT:
             self._keep_some("client", line, now)
+        elif SECRET.search(line):
+            self._end_for_good("client", now)
         elif verb := verb_of(line):
             self._starttls_said = verb == b"STARTTLS"
             self._write(now, "client", line)
@@ -223,7 +230,12 @@ class Recorder:
             self._write(now, "proxy", note=note)
 
     def _keep_some(self, side: str, data: bytes, now: float | None) -> None:
-        """Bytes behind MAIL or BDAT, as far as the allowance of both directions reaches."""
+        """Bytes behind MAIL, as far as the allowance of both directions reaches, and up to what may be a secret."""
+        whole = self._tail[side] + data
+        if SECRET_OR_CHUNK.search(whole):
+            self._end_for_good(side, now)
+            return
+        self._tail[side] = b"" if data.endswith(b"\n") else whole[-OVERLAP:]
         kept = data[: self._keep]
         self._keep -= len(kept)
         if kept:
@@ -232,6 +244,10 @@ class Recorder:
             for each, state in self._from.items():
                 if state == KEPT:
                     self._from[each] = CLOSED
+
+    def _end_for_good(self, side: str, now: float | None) -> None:
+        self._write(now, side, note="AUTH or BDAT: not written, and nothing after it")
+        self._close()
 
     # ------------------------------------------------------------------- file
 
@@ -333,14 +349,9 @@ def _side(direction: str) -> str:
 
 
 def _message_verb(line: bytes) -> bytes:
-    """MAIL or BDAT, if this whole line is such a command; else empty."""
+    """MAIL, if this whole line is such a command; else empty."""
     text = line.removesuffix(b"\n").removesuffix(b"\r")
     if len(line) > MAX_COMMAND or not line.endswith(b"\n") or b"\r" in text or b"\0" in text:
         return b""
     verb = b"".join(text.split(None, 1)[:1]).upper()
     return verb if verb in MESSAGE_VERBS else b""
-
-
-def _is_auth(line: bytes) -> bool:
-    """Does the line start with AUTH?  Blanks before it are looked through: some servers do."""
-    return line.lstrip()[:4].upper() == b"AUTH"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.net.carrier.record import MAX_RECORD, Recorder, Recorders
+from proxy.net.carrier.record import MAX_LINE, MAX_RECORD, Recorder, Recorders
 from proxy.net.observer import Story
 
 
@@ -109,6 +109,45 @@ def test_a_line_that_starts_with_auth_ends_the_record_for_good(tmp_path: Path, l
     assert lines(tmp_path, "server") == ""
     assert "AUTH" in entries(tmp_path)[-1]["note"]
     assert "c2VjcmV0" not in next(tmp_path.iterdir()).read_text()
+
+
+CHUNKED = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5 LAST\r\nhelloAUTH PLAIN c2VjcmV0\r\nc2VjcmV0\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
+def test_behind_bdat_nothing_is_kept_however_the_bytes_are_cut(tmp_path: Path, size: int) -> None:
+    recorder = begun(tmp_path, keep=1000)
+    for at in range(0, len(CHUNKED), size):
+        recorder.client_bytes(CHUNKED[at : at + size], 101.0)
+        recorder.server_bytes(b"250 c2Vj\r\n" if at > 60 else b"", 101.0)
+    recorder.end()
+    assert lines(tmp_path, "client") == "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
+    assert "c2Vj" not in next(tmp_path.iterdir()).read_text()
+
+
+def test_bdat_as_the_first_that_is_not_read_keeps_nothing(tmp_path: Path) -> None:
+    recorder = begun(tmp_path, keep=1000)
+    recorder.client_bytes(b"EHLO a\r\n" + CHUNKED[CHUNKED.index(b"BDAT") :], 101.0)
+    recorder.let_go("server", 101.0, b"")
+    recorder.server_bytes(b"250 secret\r\n", 101.0)
+    recorder.end()
+    assert lines(tmp_path, "client") == "EHLO a\r\n"
+    assert lines(tmp_path, "server") == ""
+
+
+@pytest.mark.parametrize("long", [0, MAX_LINE - 2, MAX_LINE - 1, MAX_LINE, 3 * MAX_LINE])
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_auth_and_a_blank_anywhere_end_the_keeping_across_every_cut(tmp_path: Path, long: int, side: str) -> None:
+    recorder = begun(tmp_path, keep=10**6)
+    recorder.client_bytes(b"MAIL FROM:<a@b>\r\n", 101.0)
+    recorder.let_go("client", 101.0, b"")
+    recorder.let_go("server", 101.0, b"")
+    feed = recorder.client_bytes if side == "client" else recorder.server_bytes
+    data = b"x" * long + b"auTH\tc2VjcmV0" + b"y" * MAX_LINE + b"\r\nc2VjcmV0\r\n"
+    for at in range(0, len(data), 1000):
+        feed(data[at : at + 1000], 101.0)
+    recorder.end()
+    assert "c2Vj" not in next(tmp_path.iterdir()).read_text()
 
 
 def test_an_auth_line_without_an_end_is_not_written_either(tmp_path: Path) -> None:
