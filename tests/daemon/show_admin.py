@@ -26,8 +26,9 @@ def board(kind: str) -> tuple[StatusBoard, Daemon]:
         _fill(daemon)
     shown = StatusBoard("1.0.0", now - 3.2 * DAY, lambda: [daemon.reports.snapshot()], lambda: daemon.time)
     shown.routes = (
-        RouteShown("domain1", ("0.0.0.0:25", "[::]:25"), ("192.0.2.10:25",)),
-        RouteShown("lab", ("127.0.0.1:2525",), ("mx:lab.example", "smtp.lab.example:25")),
+        RouteShown("domain1", ("0.0.0.0:25", "[::]:25"), ("192.0.2.10:25",), max_sessions=1000),
+        RouteShown("lab", ("127.0.0.1:2525",), ("mx:lab.example", "smtp.lab.example:25"), "bridge", "observe", 20),
+        RouteShown("intern", ("10.0.0.7:25",), ("10.0.0.9:25",), max_sessions=100),
     )
     shown.workers = 1 if kind == "quiet" else 4
     shown.draining = kind == "draining"
@@ -64,8 +65,10 @@ def _fill(daemon: Daemon) -> None:
             mended = where == "192.0.2.10:25" and chance.random() < 0.7
             reports.ehlo_replied(story, broken if where == "192.0.2.10:25" else good, 0.01, "clear")
             story.ehlo = "repaired" if mended else "good"
+            story.tls = "passthrough" if chance.random() < 0.9 else "none"
+            failure = chance.choice(["timeout", "tls-failed", "server-reset"]) if chance.random() < 0.01 else ""
             if chance.random() > 0.005:
-                reports.session_ended(ended(story), 1.0)
+                reports.session_ended(ended(story, failure or "completed"), 1.0)
     lab = daemon.story(destination="[2001:db8::25]:25", name="smtp.lab.example")
     lab.route = "lab"
     reports.session_started(lab)
@@ -73,6 +76,10 @@ def _fill(daemon: Daemon) -> None:
     reports.ehlo_replied(lab, hostile, 0.2, "clear")
     reports.tls_started(lab, "server", "TLSv1.3", "", "", "true", end + 9.5 * DAY)
     reports.session_ended(ended(lab), 3.0)
+    for number in range(37):
+        stranger = daemon.story(f"198.51.100.{number}", destination="")
+        stranger.route = "intern"
+        reports.refused(ended(stranger, "refused", "proxy"), "not_allowed" if number % 5 else "proxy_header")
     daemon.time = end - 5000
     reports.destination_failed("lab", "198.51.100.7:25", "mx1.lab.example", "connection refused", None)
     daemon.time = end

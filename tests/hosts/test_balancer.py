@@ -55,7 +55,7 @@ def site(
             f'listen = ["{address}:2525"]\ndestination = ["{SERVER}:25"]\nproxy_protocol = true\n'
             f'trusted_proxies = ["{BALANCER}/32"]\nallow_clients = ["192.0.2.128/25"]\n'
             f'[route.repair]\nadd = ["XPROXY{number}"]\n',
-            more=f'[admin]\nlisten = "{address}:9925"',
+            more=f'[admin]\nhealth_listen = "{address}:9926"',
         )
         for number, address in enumerate(PROXIES)
     ]

@@ -1,12 +1,13 @@
 """The status page: what an operator leaves open, made on the server, whole without JavaScript.
 
-`render` turns `/status.json`'s document, the plot's sixty minutes and the certificates into HTML.  It refreshes by
-itself, follows the browser's light or dark scheme and is usable on a phone.  Nothing comes from outside: the style
-sheet is inline and allowed by its hash, the plot is inline SVG.
+`render` turns `/status.json`'s document, the plot's sixty minutes, the certificates and the causes into HTML.  It
+refreshes by itself, follows the browser's light or dark scheme and is usable on a phone.  Nothing comes from outside:
+the style sheet is inline and allowed by its hash, the plot is inline SVG.
 
-What a person looks for comes first: destinations that are down, then those with findings.  Replies are shown line by
-line with what the repair took (−) and gave (+); those without findings are folded.  Only so many are shown at length,
-the others in one line each.
+What a person looks for comes first: how each route does (`proxy.daemon.admin.health`; green is only what serves
+somebody), what was refused or failed and why, destinations that are down, then those with findings.  Replies are shown
+line by line with what the repair took (−) and gave (+); those without findings are folded.  Only so many are shown at
+length, the others in one line each.
 
 All text is escaped here, whoever wrote it; the style sheet itself is `proxy.daemon.admin.style`.
 """
@@ -14,14 +15,15 @@ All text is escaped here, whoever wrote it; the style sheet itself is `proxy.dae
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import SequenceMatcher
 from html import escape
 from typing import Any
 
+from proxy.daemon.admin.health import NO_CAUSES, Health, health_of
 from proxy.daemon.admin.plot import plot
-from proxy.daemon.admin.status import CertificateShown
+from proxy.daemon.admin.status import CertificateShown, RouteCauses
 from proxy.daemon.admin.style import STYLE, STYLE_HASH
 from proxy.daemon.log.logs import utc
 
@@ -37,14 +39,23 @@ POLICY = (
 
 
 def render(
-    status: dict[str, Any], minutes: Sequence[Sequence[int]], certificates: Sequence[CertificateShown], now: float
+    status: dict[str, Any],
+    minutes: Sequence[Sequence[int]],
+    certificates: Sequence[CertificateShown],
+    causes: Mapping[str, RouteCauses],
+    now: float,
 ) -> str:
     """The page as it is at `now` (Unix time)."""
     draining = status["draining"]
-    title = "draining" if draining else f"{_sessions_open(status)} open"
+    states = {
+        route["name"]: health_of(route, causes.get(route["name"], NO_CAUSES), draining=draining, now=now)
+        for route in status["routes"]
+    }
+    bad = sum(1 for state in states.values() if state.kind == "bad")
     down = [one for route in status["routes"] for one in route["destinations"] if one["up"] is False]
-    if down:
-        title = f"{len(down)} down"
+    title = "draining" if draining else f"{_sessions_open(status)} open"
+    if bad or down:
+        title = f"{bad} route{'' if bad == 1 else 's'} not serving" if bad else f"{len(down)} down"
     budget = _Budget(MAX_AT_LENGTH)
     return "".join(
         [
@@ -53,11 +64,15 @@ def render(
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
             '<meta name="robots" content="noindex">\n<meta name="color-scheme" content="light dark">\n',
             f"<title>{escape(title)} · ehlo-proxy</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
-            *_header(status, now),
+            *_header(status, states.values(), now),
             "<main>\n",
             *_figures(status, minutes, certificates, now),
             plot(minutes),
-            *(part for route in status["routes"] for part in _route(route, budget, now)),
+            *(
+                part
+                for route in status["routes"]
+                for part in _route(route, states[route["name"]], causes.get(route["name"], NO_CAUSES), budget, now)
+            ),
             *_certificates(certificates, now),
             "</main>\n<footer><p>Also here: ",
             '<a href="/status.json">status.json</a>, <a href="/metrics">metrics</a>, ',
@@ -82,12 +97,24 @@ def _sessions_open(status: dict[str, Any]) -> int:
     return sum(route["sessions_open"] for route in status["routes"])
 
 
-def _header(status: dict[str, Any], now: float) -> Iterator[str]:
-    state = ("warn", "draining") if status["draining"] else ("good", "accepting")
+def _header(status: dict[str, Any], states: Collection[Health], now: float) -> Iterator[str]:
+    state = _overall(status, states)
     workers = status["workers"]
     yield f'<header>\n<h1>ehlo-proxy</h1>\n<p class="pill {state[0]}">{state[1]}</p>\n<p class="about">version '
     yield f"{escape(status['version'])} · {workers} worker{'' if workers == 1 else 's'} · up for "
     yield f"{_ago(status['started'], now)} · as of {_time(utc(now))}, refreshed every {REFRESH} s</p>\n</header>\n"
+
+
+def _overall(status: dict[str, Any], states: Collection[Health]) -> tuple[str, str]:
+    if status["draining"]:
+        return "warn", "draining"
+    kinds = [state.kind for state in states]
+    bad = kinds.count("bad")
+    if bad:
+        return "bad", "serves nobody" if bad == len(kinds) else f"{bad} of {len(kinds)} routes serve nobody"
+    if "warn" in kinds:
+        return "warn", "look below"
+    return ("good", "serving") if "good" in kinds else ("quiet", "no session yet")
 
 
 def _figures(
@@ -99,7 +126,8 @@ def _figures(
     tried = [one for one in destinations if one["up"] is not None]
     up = sum(1 for one in tried if one["up"])
     yield '<dl class="figures">\n'
-    yield _figure("Sessions open", f"{_sessions_open(status):,}")
+    limit = sum(route["sessions_limit"] for route in status["routes"])
+    yield _figure("Sessions open", f"{_sessions_open(status):,}", f"of {limit:,}" if limit else "")
     yield _figure("Sessions, last hour", f"{sessions:,}")
     share = f"{100 * repaired / sessions:.0f} % of sessions" if sessions else ""
     yield _figure("Repaired, last hour", f"{repaired:,}", share)
@@ -122,13 +150,45 @@ def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
 
 
-def _route(route: dict[str, Any], budget: _Budget, now: float) -> Iterator[str]:
+def _route(route: dict[str, Any], state: Health, causes: RouteCauses, budget: _Budget, now: float) -> Iterator[str]:
     listen = " ".join(f"<code>{escape(one)}</code>" for one in route["listen"]) or "nothing any more"
-    yield f'<section class="route">\n<h2>{escape(route["name"])}</h2>\n<p class="about">listens on {listen} · '
-    yield f"<strong>{route['sessions_open']:,}</strong> open · {route['sessions_total']:,} ended since the start</p>\n"
+    yield f'<section class="route">\n<div class="who"><h2>{escape(route["name"])}</h2>\n'
+    yield f'<p><span class="pill {state.kind}">{escape(state.word)}</span></p></div>\n'
+    if state.why:
+        yield f'<p class="why {state.kind}">{escape(state.why)}</p>\n'
+    tls = {"passthrough": "TLS passes through", "bridge": "bridge: TLS ends here"}.get(route["mode"], route["mode"])
+    repair = {
+        "repair": "EHLO replies are repaired",
+        "observe": "EHLO replies are only looked at (observe)",
+        "off": "EHLO replies are left alone (off)",
+    }.get(causes.repair, causes.repair)
+    yield f'<p class="about">listens on {listen} · {escape(tls)} · {escape(repair)}</p>\n'
+    yield '<dl class="facts">\n'
+    limit = route["sessions_limit"]
+    yield _fact("open", f"{route['sessions_open']:,}" + (f" of {limit:,}" if limit else ""))
+    ended = route["sessions_total"]
+    yield _fact("ended since the start", f"{ended:,}")
+    sessions = ended - route["refused_total"]
+    yield _fact("with TLS", f"{100 * route['tls_total'] / sessions:.0f} %" if sessions else "–")
+    for name, total, why in (
+        ("refused", route["refused_total"], {_words(rule): count for rule, count in causes.refused.items()}),
+        ("failed", route["failed_total"], causes.failed),
+    ):
+        told = ", ".join(f"{count:,} {escape(cause)}" for cause, count in sorted(why.items(), key=lambda one: -one[1]))
+        more = f"{total:,}: {told}" if total and told else f"{total:,}"
+        yield _fact(name, more, "warn" if total else "")
+    yield "</dl>\n"
     for destination in sorted(route["destinations"], key=_urgency):
         yield from _destination(destination, budget, now)
     yield "</section>\n"
+
+
+def _words(rule: str) -> str:
+    return rule.replace("_", " ")
+
+
+def _fact(name: str, value: str, kind: str = "") -> str:
+    return f"<div><dt>{escape(name)}</dt><dd{_class(kind)}>{value}</dd></div>\n"
 
 
 def _urgency(destination: dict[str, Any]) -> tuple[int, int, str, str]:
@@ -144,6 +204,8 @@ def _destination(destination: dict[str, Any], budget: _Budget, now: float) -> It
     if address and address != name:
         yield f" <code>{escape(address)}</code>"
     yield f'</h3>\n<p><span class="pill {kind}">{word}</span>{since}</p></div>\n'
+    if destination["reason"]:
+        yield f'<p class="why bad">{escape(destination["reason"])}</p>\n'
     if destination["certificate_not_after"]:
         expires = destination["certificate_not_after"]
         certificate_kind, left = _left(_seconds(expires), now)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from proxy.daemon.admin import page as status_page
 from proxy.daemon.admin.access import Access
 from proxy.daemon.admin.figures.exposition import CONTENT_TYPE
-from proxy.daemon.admin.status import CertificateShown
+from proxy.daemon.admin.status import CertificateShown, RouteCauses
 
 MAX_CONNECTIONS = 64
 IDLE_TIMEOUT = 30.0  # seconds
@@ -54,6 +54,10 @@ class StatusSource(Protocol):
     @property
     def plot(self) -> Sequence[Sequence[int]]:
         """Sixty rows `[Unix time of the minute, sessions, repaired]`, oldest first."""
+
+    @property
+    def causes(self) -> Mapping[str, RouteCauses]:
+        """Of each route, why sessions were refused or failed."""
 
     @property
     def certificates(self) -> Sequence[CertificateShown]:
@@ -135,7 +139,7 @@ class _Pages(Resource):
 
     def _page(self) -> tuple[int, bytes, bytes]:
         source = self._source
-        page = status_page.render(source.status(), source.plot, source.certificates, self._now())
+        page = status_page.render(source.status(), source.plot, source.certificates, source.causes, self._now())
         return 200, b"text/html; charset=utf-8", page.encode("utf-8", "xmlcharrefreplace")
 
     def _status(self) -> tuple[int, bytes, bytes]:

@@ -83,6 +83,13 @@ article {
 }
 article > * { min-width: 0; }
 .who { display: flex; flex-wrap: wrap; gap: 0.125rem 0.75rem; align-items: center; }
+.facts { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; margin-top: 0.5rem; font-size: 0.875rem; }
+.facts > div { display: flex; gap: 0.375rem; min-width: 0; }
+.facts dt { color: var(--quiet); }
+.facts dd { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.why { font-size: 0.875rem; overflow-wrap: anywhere; }
+.why.bad { color: var(--bad); }
+.why.warn { color: var(--warn); }
 .findings { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.375rem; }
 .findings li {
   background: var(--warn-ground); color: var(--warn); border-radius: 0.25rem; padding: 0 0.5rem; font-weight: 600;

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from proxy.daemon.admin import page as status_page
+from proxy.daemon.admin.health import NO_CAUSES, health_of
 from proxy.daemon.admin.page import render, span
 from proxy.daemon.admin.plot import plot, round_up
 from proxy.daemon.admin.status import CertificateShown, StatusBoard
@@ -24,7 +26,7 @@ NOW = 1700000000.0
 
 def page_of(kind: str) -> str:
     shown, _daemon = board(kind)
-    return render(shown.status(), shown.plot, shown.certificates, NOW)
+    return render(shown.status(), shown.plot, shown.certificates, shown.causes, NOW)
 
 
 class Reader(HTMLParser):
@@ -78,9 +80,12 @@ def test_the_page_refreshes_by_itself() -> None:
 def test_a_person_finds_what_there_is_to_know() -> None:
     text = Reader(page_of("busy")).text
     for said in (
-        "accepting", "4 workers", "3 d 4 h", "Sessions open", "3 of 4", "domain1", "0.0.0.0:25", "[::]:25",
-        "mx.domain1.com", "192.0.2.10:25", "greeting-not-first", "250-STARTTLS", "down", "for 1 h 23 min",
-        "9 days left", "61 days left", "no findings", "of them repaired",
+        "1 of 3 routes serve nobody", "4 workers", "3 d 4 h", "Sessions open", "3 of 4", "domain1", "0.0.0.0:25",
+        "[::]:25", "mx.domain1.com", "192.0.2.10:25", "greeting-not-first", "250-STARTTLS", "down", "for 1 h 23 min",
+        "9 days left", "61 days left", "no findings", "of them repaired", "of 1,120", "of 1,000", "with TLS",
+        "bridge: TLS ends here", "only looked at (observe)", "TLS passes through", "connection refused",
+        "29 not allowed", "8 proxy header", "every client was refused or every session failed since the start",
+        "but not all destinations",
     ):  # fmt: skip
         assert said in text, said
     assert "draining" in Reader(page_of("draining")).text
@@ -101,7 +106,9 @@ def test_text_of_a_peer_stays_text() -> None:
     assert "onerror" in Reader(page).text
 
 
-@pytest.mark.parametrize("where", ["name", "address", "finding", "line", "route", "listen", "certificate", "version"])
+@pytest.mark.parametrize(
+    "where", ["name", "address", "finding", "line", "route", "listen", "certificate", "version", "reason"]
+)
 def test_every_text_is_escaped_wherever_it_stands(where: str) -> None:
     evil = "<b>\"'&"
 
@@ -111,8 +118,9 @@ def test_every_text_is_escaped_wherever_it_stands(where: str) -> None:
     destination = {
         "name": at("name", "mx"),
         "address": at("address", "192.0.2.1:25"),
-        "up": True,
+        "up": False,
         "since": "2023-11-14T22:13:20Z",
+        "reason": at("reason", "refused"),
         "findings": [at("finding", "greeting-empty")],
         "before": [at("line", "250-")],
         "after": ["250-x"],
@@ -121,8 +129,13 @@ def test_every_text_is_escaped_wherever_it_stands(where: str) -> None:
     route = {
         "name": at("route", "r"),
         "listen": [at("listen", "a:1")],
+        "mode": "passthrough",
         "sessions_open": 0,
+        "sessions_limit": 10,
         "sessions_total": 0,
+        "refused_total": 0,
+        "failed_total": 0,
+        "tls_total": 0,
         "destinations": [destination],
     }
     status = {
@@ -132,7 +145,7 @@ def test_every_text_is_escaped_wherever_it_stands(where: str) -> None:
         "draining": False,
         "routes": [route],
     }
-    page = render(status, [], [CertificateShown("r", "server", at("certificate", "mx"), NOW)], NOW)
+    page = render(status, [], [CertificateShown("r", "server", at("certificate", "mx"), NOW)], {}, NOW)
     assert "<b>" not in page
     assert evil in Reader(page).text
 
@@ -147,7 +160,7 @@ def test_what_is_down_comes_first_and_only_so_many_replies_are_shown_at_length()
     daemon.reports.destination_failed("domain1", "198.51.100.1:25", "", "refused", None)
     shown = StatusBoard("1", NOW, lambda: [daemon.reports.snapshot()], lambda: NOW)
     shown.routes = board("quiet")[0].routes
-    page = render(shown.status(), shown.plot, [], NOW)
+    page = render(shown.status(), shown.plot, [], shown.causes, NOW)
     assert page.count("as the server sent it") == status_page.MAX_AT_LENGTH
     text = Reader(page).text
     assert text.index("198.51.100.1:25") < text.index("192.0.2.0:25")
@@ -184,6 +197,35 @@ def test_the_plot_has_a_bar_for_each_minute_with_sessions_that_fits_its_frame() 
 
 def test_an_hour_without_sessions_says_so() -> None:
     assert "No session has ended" in plot([[60 * number, 0, 0] for number in range(60)])
+
+
+ROUTE = {"listen": ["a:1"], "sessions_open": 0, "sessions_limit": 10, "destinations": [{"up": True}]}
+LONG_AGO = NOW - 2 * 3600
+
+
+@pytest.mark.parametrize(
+    ("route", "causes", "draining", "kind", "word"),
+    [
+        ({}, {"served_at": NOW - 5}, False, "good", "serving"),
+        ({}, {"served_at": NOW - 5, "failed_at": NOW, "failed_in_row": 4}, False, "good", "serving"),
+        ({}, {"served_at": LONG_AGO}, False, "good", "serving"),
+        ({}, {}, False, "quiet", "no session yet"),
+        ({}, {"served_at": NOW}, True, "warn", "draining"),
+        ({"listen": []}, {"served_at": NOW}, False, "bad", "serves nobody"),
+        ({"destinations": [{"up": False}, {"up": None}]}, {"served_at": NOW}, False, "bad", "serves nobody"),
+        ({"destinations": [{"up": False}, {"up": True}]}, {"served_at": NOW}, False, "warn", "serving"),
+        ({"sessions_open": 10}, {"served_at": NOW}, False, "bad", "full"),
+        ({"sessions_open": 9}, {"served_at": NOW}, False, "warn", "nearly full"),
+        ({}, {"failed_at": NOW}, False, "bad", "serves nobody"),
+        ({}, {"served_at": LONG_AGO, "failed_at": NOW}, False, "bad", "serves nobody"),
+        ({}, {"served_at": NOW - 5, "failed_at": NOW, "failed_in_row": 5}, False, "warn", "failing"),
+    ],
+)
+def test_nothing_is_green_that_serves_nobody(
+    route: dict[str, object], causes: dict[str, float], draining: bool, kind: str, word: str
+) -> None:
+    how = health_of({**ROUTE, **route}, replace(NO_CAUSES, **causes), draining=draining, now=NOW)  # type: ignore[arg-type]  # a table's
+    assert (how.kind, how.word) == (kind, word)
 
 
 # In a browser.
@@ -241,7 +283,7 @@ def test_in_a_browser_the_page_fits_reads_well_and_asks_for_nothing(
     browser: chromium.Browser, address: str, width: int, scheme: str
 ) -> None:
     browser.show(f"http://{address}/", width, scheme)
-    assert browser.evaluate("document.title") == "1 down · ehlo-proxy"
+    assert browser.evaluate("document.title") == "1 route not serving · ehlo-proxy"
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     outside = f"!e.closest('pre') && e.getBoundingClientRect().right > {width}"
     wide = f"[...document.querySelectorAll('main *')].filter(e => {outside})"
@@ -265,7 +307,7 @@ def test_in_a_browser_the_page_fits_reads_well_and_asks_for_nothing(
 
 def test_in_a_browser_that_runs_scripts_none_of_a_peers_runs(browser: chromium.Browser, address: str) -> None:
     browser.show(f"http://{address}/", 1280, "light", script=True)
-    assert browser.evaluate("document.title") == "1 down · ehlo-proxy"
+    assert browser.evaluate("document.title") == "1 route not serving · ehlo-proxy"
     assert browser.evaluate("document.scripts.length + document.images.length") == 0
     injected = "(() => { const s = document.createElement('script'); s.text = 'window.ran = true';"
     assert browser.evaluate(f"{injected} document.body.append(s); return window.ran === undefined; }})()") is True
