@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proxy.cli_arguments import DEFAULT_CONFIG, parse
+from proxy.daemon import signals
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -29,9 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give back its exit code.  `argv` is without the program's name."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) == 2 and words[0] == WORKER:
+        signals.hold_in_worker()
         from proxy.daemon.workers.worker import run_worker
 
         return run_worker(int(words[1]), _reactor())
+    if words and words[0] == "run":
+        signals.hold()  # first of all
+    from proxy.cli_arguments import parse
+
     arguments = parse(argv)
     command = COMMANDS[arguments.command]
     try:
@@ -46,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from proxy.cli_arguments import DEFAULT_CONFIG
     from proxy.net.going_out.own_addresses import OwnAddresses
     from proxy.settings import SettingsError, from_arguments, load
 

@@ -314,6 +314,8 @@ def running_proxy(
     environment: Mapping[str, str] | None = None,
     descriptors: int = 0,
     pass_fds: Sequence[int] = (),
+    interpreter: str = sys.executable,
+    directory: Path = TOP,
     ready: bool = True,
     quiet: bool = True,
 ) -> Iterator[Running]:
@@ -324,7 +326,9 @@ def running_proxy(
     """
     folder = Path(tempfile.mkdtemp(prefix="ehlo-proxy-"))
     path = folder / "ehlo-proxy.toml"
-    command = [sys.executable, "-m", "proxy", "run", *arguments]
+    # Where somebody else's `proxy` may lie it is run as the installed command would.
+    program = ["-m", "proxy"] if directory == TOP else ["-P", "-m", "proxy"]
+    command = [interpreter, *program, "run", *arguments]
     if config is not None:
         path.write_text(toml(_with_json(config)))
         command += ["--config", str(path)]
@@ -338,7 +342,7 @@ def running_proxy(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        cwd=TOP,
+        cwd=directory,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         pass_fds=pass_fds,
         preexec_fn=limit if descriptors else None,

@@ -5,7 +5,7 @@ In order: log, sockets, admin listener, rights given up, READY.  What goes wrong
 is exit code 1; what is wrong with the configuration was told before, by whoever read it.
 
 SIGHUP reads the configuration again: a bad one changes nothing.  SIGTERM and SIGINT drain; a second one ends at once.
-SIGUSR1 logs the status.
+SIGUSR1 logs the status.  What comes before READY waits for it (`signals`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import __version__
+from proxy.daemon import signals
 from proxy.daemon.admin.access import Access, is_loopback
 from proxy.daemon.admin.status import RouteShown, StatusBoard
 from proxy.daemon.log import logs
@@ -26,7 +27,7 @@ from proxy.daemon.log.writer import LineWriter
 from proxy.daemon.notify import Notifier, listen_fds
 from proxy.daemon.reports import Reports
 from proxy.daemon.rights import drop_rights, raise_descriptor_limit
-from proxy.daemon.serving import CannotStart, Serving
+from proxy.daemon.serving import CannotStart, Serving, own_doors
 
 if TYPE_CHECKING:
     from proxy.settings import Endpoint, Settings
@@ -72,7 +73,10 @@ class Daemon(ABC):
         self.board = StatusBoard(__version__, time.time(), self.snapshots, time.time)
         self._access = Access()  # of the admin listener
         self.notifier = Notifier()
+        self.reload_problem = ""
+        self.reload_wanted = False
         self.exit_code = 0
+        self.is_ready = False
         self.stopping = False
         self.stop_began = 0.0
         self.is_over = False
@@ -82,6 +86,9 @@ class Daemon(ABC):
     @abstractmethod
     def open(self) -> None:
         """Take the sockets.  Raises CannotStart."""
+
+    def hire(self) -> None:  # noqa: B027  # one process has nobody to hire
+        """The last thing before rights are given up.  Raises CannotStart."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -115,6 +122,7 @@ class Daemon(ABC):
         try:
             self.open()
             self._open_admin()
+            self.hire()
             drop_rights(self.settings.service.user)
         except CannotStart as error:
             print(f"ehlo-proxy: cannot start: {error}", file=sys.stderr)
@@ -136,6 +144,10 @@ class Daemon(ABC):
             (signal.SIGUSR1, self.tell_status),
         ):
             signal.signal(number, self._caught(do))
+        if signals.came(signal.SIGHUP):
+            self.reload_wanted = True
+        if signals.came(signal.SIGUSR1):
+            self.tell_status()
         self.begin()
         self._tick()
         if self.notifier.watchdog_seconds:
@@ -171,7 +183,10 @@ class Daemon(ABC):
         self.show()
         listen = [address for _route, address in self.listening()]
         logs.ready(self.log, listen, [route.name for route in self.settings.routes], self.board.workers, __version__)
+        self.is_ready = True
         self.notifier.ready(self._status_line())
+        if self.reload_wanted:
+            self.reload()
 
     def show(self) -> None:
         """Have the status page show the routes as they are now."""
@@ -213,7 +228,8 @@ class Daemon(ABC):
         routes = [route for one in self.snapshots() for route in one["metrics"]["routes"].values()]
         ended = sum(count for route in routes for _outcome, _tls, count in route["outcomes"])
         state = "draining, " if self.stopping else ""
-        return f"{state}{sum(route['open'] for route in routes)} sessions open, {ended} ended"
+        wrong = f"; the last reload failed: {self.reload_problem}" if self.reload_problem else ""
+        return f"{state}{sum(route['open'] for route in routes)} sessions open, {ended} ended{wrong}"
 
     def tell_status(self) -> None:
         """SIGUSR1."""
@@ -224,6 +240,9 @@ class Daemon(ABC):
         from proxy.settings import SettingsError
 
         if self.stopping:
+            return
+        if not self.is_ready:
+            self.reload_wanted = True
             return
         self.notifier.reloading()
         errors: list[str] = []
@@ -244,10 +263,18 @@ class Daemon(ABC):
                 self.show()
                 listen = [address for _route, address in self.listening()]
                 logs.reload(self.log, listen, [route.name for route in settings.routes])
+                self.board.reloaded(True)
+                self.reload_problem = ""
         if errors:
-            logs.reload_failed(self.log, errors)
-        self.board.reloaded(not errors)
+            self.reload_went_wrong(errors)
         self.notifier.ready(self._status_line())
+
+    def reload_went_wrong(self, errors: Sequence[str]) -> None:
+        """Log it, count it, and say it in `systemctl status` until one goes well."""
+        logs.reload_failed(self.log, errors)
+        self.board.reloaded(False)
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        self.reload_problem = errors[0][:200] + more
 
     # -- stop --------------------------------------------------------------------------------------------------------
 
@@ -280,7 +307,7 @@ class Service(Daemon):
     def __init__(self, settings: Settings, reactor: Any, reread: Reread | None) -> None:
         super().__init__(settings, reactor, reread)
         self.reports = Reports(self.log)
-        self.serving = Serving(reactor, self.reports, inherited=listen_fds())
+        self.serving = Serving(reactor, self.reports, doors=own_doors(listen_fds()))
         self.reports.metrics.watch_turns(self.serving.poller.turns)
         self.serving.gather_log(self.writer)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.net.carrier.route import RouteRuntime, RouteState
+from proxy.net.coming_in.admission import OwnPlaces, Places
 from proxy.net.coming_in.doorstep import Farewells
 from proxy.net.coming_in.listeners import Listener, open_sockets
 from proxy.net.going_out import transparent
@@ -38,6 +39,17 @@ QUIET: Final = (
 FLOW_EVERY: Final = 1.0  # seconds between two counts of the bytes of the sessions that run, and ...
 FLOW_AT_ONCE: Final = 300  # ... of how many sessions in one turn, which takes some 0.4 ms
 
+# The listening sockets for one entry of `listen`; `True` where they are to take connections to addresses that are not
+# the host's.  Raises OSError with the address in its text.
+Doors = Callable[["Listen", bool], list[socket.socket]]
+
+
+def own_doors(inherited: Mapping[str, list[int]]) -> Doors:
+    """Sockets that this process opens by itself; `inherited` are systemd's by name."""
+    return lambda listen, is_transparent: open_sockets(
+        listen, inherited, reuse_port=False, is_transparent=is_transparent
+    )
+
 
 class CannotStart(Exception):
     """The configuration is good, but cannot be put into effect here; the text says why, in words for a person."""
@@ -51,18 +63,16 @@ class Serving:
         reactor: Any,
         observer: Observer,
         *,
-        inherited: Mapping[str, list[int]] | None = None,
-        share: int = 1,
-        reuse_port: bool = False,
+        doors: Doors,
+        places: Callable[[str], Places] = lambda _route: OwnPlaces(),
     ) -> None:
-        """`inherited`: systemd's sockets by name.  `share`: how many processes the limits are divided among."""
+        """`doors` opens the sockets.  `places` gives a route's by its name, where other processes serve it, too."""
         self.reactor = reactor
         self.observer = observer
         self.poller = Poller(reactor, observer.slow_turn)
         self.deadlines = Deadlines(reactor, turns=self.poller.turns)
-        self.inherited = dict(inherited or {})
-        self.share = share
-        self.reuse_port = reuse_port
+        self.doors = doors
+        self.places = places
         self.routes: dict[str, RouteRuntime] = {}
         self.states: dict[str, RouteState] = {}
         self.listeners: list[Listener] = []
@@ -90,7 +100,9 @@ class Serving:
         host_name = _host_name(settings)
         routes: dict[str, RouteRuntime] = {}
         for route in settings.routes:
-            state = self.states.setdefault(route.name, RouteState())
+            state = self.states.get(route.name)
+            if state is None:
+                state = self.states[route.name] = RouteState(self.places(route.name))
             routes[route.name] = RouteRuntime(
                 route,
                 state=state,
@@ -101,7 +113,6 @@ class Serving:
                 surroundings=self._surroundings,
                 host_name=host_name,
                 secure=secure.get(route.name),
-                share=self.share,
             )
         gone = [listener for listener in self.listeners if listener not in kept]
         self.listeners = []
@@ -159,9 +170,7 @@ class Serving:
                             if is_transparent:
                                 _try_transparent(listener.sock)
                         continue
-                    sockets = open_sockets(
-                        listen, self.inherited, reuse_port=self.reuse_port, is_transparent=is_transparent
-                    )
+                    sockets = self.doors(listen, is_transparent)
                     opened.extend((sock, listen, route.name) for sock in sockets)
         except OSError as error:
             for sock, _listen, _name in opened:
@@ -224,11 +233,14 @@ class Serving:
         """How many sessions are open."""
         return sum(len(state.sessions) for state in self.states.values())
 
-    def drain(self, timeout: float, done: Callable[[int], None]) -> None:
-        """Accept no more, let sessions end, cut the rest after `timeout` seconds; then `done(how many were cut)`."""
+    def drain(self, timeout: float, done: Callable[[int], None], *, is_replaced: bool = False) -> None:
+        """Accept no more, let sessions end, cut the rest after `timeout` seconds; then `done(how many were cut)`.
+
+        `is_replaced`: another process serves the same sockets; the clients in their queues are its own.
+        """
         self.draining = True
         for listener in self.listeners:
-            listener.close()
+            listener.close(leave_queue=is_replaced)
         self.listeners = []
         for state in self.states.values():
             state.draining = True

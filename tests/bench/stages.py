@@ -19,6 +19,7 @@ from typing import Any, cast
 from proxy.daemon.log.logs import EventLog
 from proxy.daemon.reports import Reports
 from proxy.net.carrier.route import RouteRuntime, RouteState
+from proxy.net.coming_in.admission import OwnPlaces
 from proxy.net.going_out.destination import Server, Surroundings
 from proxy.net.waiting.deadlines import Deadlines
 from proxy.settings import from_arguments
@@ -87,7 +88,7 @@ def route_runtime() -> tuple[RouteRuntime, Server]:
     nobody = cast(Any, Nobody())
     runtime = RouteRuntime(
         route,
-        state=RouteState(),
+        state=RouteState(OwnPlaces()),
         poller=nobody,
         deadlines=Deadlines(nobody),
         observer=Reports(EventLog(lambda line: None)),

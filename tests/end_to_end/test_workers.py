@@ -1,23 +1,27 @@
-"""Several processes on one port: clients spread, figures whole, limits divided, and one service to look at."""
+"""Several processes on one port: clients spread, figures whole, limits exact, and one service to look at."""
 
 from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.loopback import wait_until
 from tests.proxy_process import Running, route, running_proxy
-from tests.scripted import BANNER, Mailbox, ScriptedServer, connect, greet, send_mail, together
+from tests.scripted import BANNER, Mailbox, Peer, ScriptedServer, begin_message, connect, greet, send_mail, together
 
 
 @contextmanager
-def workers(count: int | str, **keys: object) -> Iterator[Running]:
+def workers(count: int | str, *, environment: Mapping[str, str] | None = None, **keys: object) -> Iterator[Running]:
     with ScriptedServer(Mailbox()) as server:
         config = {
             "service": {"workers": count},
@@ -25,15 +29,18 @@ def workers(count: int | str, **keys: object) -> Iterator[Running]:
             "log": {"level": "debug"},
             "route": [route(server.port, **keys)],
         }
-        with running_proxy(config) as running:
+        with running_proxy(config, environment=environment) as running:
             yield running
 
 
+WATCHED = {"WATCHDOG_USEC": "2000000"}  # two seconds without a word are a hang
+
+
 def by_worker(running: Running, event: str) -> dict[str, int]:
-    """How many such events each worker told; its name is the first part of the sessions'."""
+    """How many such events each worker told; it is named in the middle of the sessions' ids."""
     found: dict[str, int] = {}
     for one in running.of(event):
-        name = one["session"].rpartition("-")[0]
+        name = one["session"][8:10]
         found[name] = found.get(name, 0) + 1
     return found
 
@@ -68,16 +75,47 @@ def mail(running: Running) -> None:
         assert send_mail(client) == b"250 2.0.0 taken\r\n"
 
 
-def test_limits_are_divided_among_the_workers() -> None:
-    # Each has its share, so that all of them never exceed the limit; one may be full before the others.
-    with workers(2, max_sessions=6) as running, ExitStack() as stack:
-        said = []
-        for _ in range(40):
-            client = stack.enter_context(connect(running.port))
-            said.append(client.reply())
-        assert said.count(BANNER) == 6
-        assert set(said) == {BANNER, b"421 4.3.2 ehlo-proxy route r: too many sessions, try again\r\n"}
-        assert sorted(by_worker(running, "session-start").values()) == [3, 3]
+FULL = b"421 4.3.2 ehlo-proxy route r: too many sessions, try again"
+
+
+@pytest.mark.parametrize("most", [1, 6])
+def test_limits_are_those_of_all_workers_together(most: int) -> None:
+    with workers(2, max_sessions=most) as running, ExitStack() as stack:
+        said = together([lambda: stack.enter_context(connect(running.port)).reply() for _ in range(40)], 8)
+        assert said.count(BANNER) == most
+        assert all(one == BANNER or one.startswith(FULL) for one in said)
+        stack.close()
+        running.wait_for("session-end", count=most, outcome="client-closed")
+        # Those places are free again, and again exactly so many.
+        with ExitStack() as again:
+            said = [again.enter_context(connect(running.port)).reply() for _ in range(20)]
+            assert said.count(BANNER) == most
+
+
+def test_a_client_has_its_limit_over_all_workers() -> None:
+    with workers(2, max_sessions_per_client=3, allow_clients=["127.0.0.0/8"]) as running, ExitStack() as stack:
+
+        def banner(source: str) -> bytes:
+            return stack.enter_context(connect(running.port, source=source)).reply()
+
+        for source in ("127.0.0.2", "127.0.0.3"):
+            said = together([lambda source=source: banner(source) for _ in range(20)], 4)
+            assert said.count(BANNER) == 3
+            assert {one[:9] for one in said if one != BANNER} == {b"421 4.7.0"}
+
+
+def test_a_worker_that_dies_gives_its_places_back() -> None:
+    with workers(2, max_sessions=8) as running, ExitStack() as stack:
+        said = [stack.enter_context(connect(running.port)).reply() for _ in range(30)]
+        assert said.count(BANNER) == 8
+        for pid in running.children:
+            os.kill(pid, signal.SIGKILL)
+        running.wait_for("worker-died", count=2)
+        wait_until(lambda: len(running.children) == 2, 10, "they are replaced")
+        stack.close()
+        with ExitStack() as again:
+            said = [again.enter_context(connect(running.port)).reply() for _ in range(30)]
+            assert said.count(BANNER) == 8
 
 
 def test_figures_of_a_worker_that_died_stay_counted() -> None:
@@ -155,3 +193,196 @@ def test_worker_that_dies_again_and_again_is_replaced_ever_more_slowly() -> None
             told = running.wait_for("worker-died", count=number + 1)
         assert told["again"] > 0.5
         mail(running)
+
+
+# -- workers that hang, or that can't be started ----------------------------------------------------------------------
+
+
+@pytest.mark.alone  # the scripted peers wait ten seconds for a line
+def test_a_worker_that_hangs_loses_its_clients_to_others_and_keeps_its_sessions() -> None:
+    with workers(2, environment=WATCHED) as running, ExitStack() as stack:
+        hung, well = running.children
+        inside: dict[int, list[Peer]] = {hung: [], well: []}
+        for _ in range(30):
+            client = stack.enter_context(connect(running.port))
+            greet(client)
+            begin_message(client)
+            inside[worker_of(client, running)].append(client)
+        assert inside[hung]
+        assert inside[well]
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            running.wait_for("worker-hangs", 30, pid=hung)
+            wait_until(lambda: len(running.children) == 3, 10, "it is replaced")
+            time.sleep(1)
+            for _ in range(12):
+                mail(running)
+            for client in inside[well]:
+                end_message(client)
+            assert hung in running.children, "it was killed"
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        # It comes to itself: every message that it holds gets through, and new clients are not its own.
+        for client in inside[hung]:
+            end_message(client)
+        for _ in range(12):
+            mail(running)
+        stack.close()
+        wait_until(lambda: hung not in running.children, 10, "it ends by itself")
+        assert running.of("worker-died") == []
+        wait_until(lambda: running.metric("ehlo_proxy_sessions_open") == 0, 5, "nothing is open")
+
+
+def test_a_worker_that_hangs_for_good_is_killed_when_its_sessions_have_had_their_time() -> None:
+    with ScriptedServer(Mailbox()) as server:
+        config = {"service": {"workers": 2, "drain_timeout": 2}, "route": [route(server.port)]}
+        with running_proxy(config, environment=WATCHED) as running:
+            hung = running.children[0]
+            os.kill(hung, signal.SIGSTOP)
+            running.wait_for("worker-hangs", 30, pid=hung)
+            began = time.monotonic()
+            wait_until(lambda: hung not in running.children, 10, "it is killed")
+            assert time.monotonic() - began > 1.5
+
+
+def test_a_worker_that_hangs_does_not_keep_the_service_from_its_end() -> None:
+    with ScriptedServer(Mailbox()) as server:
+        config = {"service": {"workers": 2, "drain_timeout": 1}, "route": [route(server.port)]}
+        with running_proxy(config) as running:
+            children = running.children
+            os.kill(children[0], signal.SIGSTOP)
+            running.signal(signal.SIGTERM)
+            assert running.wait(15) == 0
+            assert not any(exists(pid) for pid in children)
+
+
+def worker_of(client: Peer, running: Running) -> int:
+    """The process that has the other end of this connection."""
+    port = client.sock.getsockname()[1]
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == port and int(fields[1].rpartition(":")[2], 16) == running.port:
+            inodes.add(f"socket:[{fields[9]}]")
+    for pid in running.children:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if os.readlink(descriptor) in inodes:
+                return pid
+    raise AssertionError("nobody has it")
+
+
+def end_message(client: Peer) -> None:
+    client.send(b"Subject: one\r\n\r\nbody\r\n.\r\n")
+    assert client.reply() == b"250 2.0.0 taken\r\n"
+    client.say(b"QUIT")
+
+
+@contextmanager
+def with_an_interpreter_that_goes(tmp_path: Path) -> Iterator[tuple[Running, Path]]:
+    """Two workers, and the interpreter that others are started with: a link that can be taken away."""
+    link = tmp_path / "bin" / "python"
+    link.parent.mkdir()
+    link.symlink_to(sys.executable)
+    (tmp_path / "pyvenv.cfg").write_text((Path(sys.executable).parent.parent / "pyvenv.cfg").read_text())
+    (tmp_path / "lib").symlink_to(Path(sys.executable).parent.parent / "lib")
+    with ScriptedServer(Mailbox()) as server:
+        config = {"service": {"workers": 2}, "route": [route(server.port)]}
+        with running_proxy(config, interpreter=str(link)) as running:
+            yield running, link
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:
+    with with_an_interpreter_that_goes(tmp_path) as (running, link):
+        link.unlink()
+        os.kill(running.children[0], signal.SIGKILL)
+        told = running.wait_for("worker-not-started", 10, count=3)
+        assert told["again"] > 0.5
+        assert len(running.children) == 1
+        for _ in range(8):
+            mail(running)
+        link.symlink_to(sys.executable)
+        wait_until(lambda: len(running.children) == 2, 15, "it is replaced")
+        mail(running)
+        assert running.stop(5) == 0
+
+
+def test_a_service_without_any_worker_left_still_ends(tmp_path: Path) -> None:
+    with with_an_interpreter_that_goes(tmp_path) as (running, link):
+        link.unlink()
+        for pid in running.children:
+            os.kill(pid, signal.SIGKILL)
+        running.wait_for("worker-not-started", 10, count=2)
+        running.signal(signal.SIGTERM)
+        assert running.wait(5) == 0
+        running.wait_for("stopped")
+
+
+def test_nothing_that_lies_in_the_working_directory_is_executed(tmp_path: Path) -> None:
+    for name in ("proxy", "twisted", "json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("open('executed', 'w').close()\n")
+        (tmp_path / name / "__main__.py").write_text("open('executed', 'w').close()\n")
+    with ScriptedServer(Mailbox()) as server:
+        config = {"service": {"workers": 2}, "route": [route(server.port)]}
+        with running_proxy(config, directory=tmp_path) as running:
+            mail(running)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("count", [1, 2])
+def test_root_is_given_up_behind_a_low_port(count: int) -> None:
+    """Also by workers that are started later, and for ports that stay at a reload."""
+    with ScriptedServer(Mailbox()) as server:
+        config = {
+            "service": {"workers": count, "user": "nobody"},
+            "route": [route(server.port, listen="127.0.0.77:25")],
+        }
+        with running_proxy(config) as running:
+            running.path.parent.chmod(0o755)  # for the reload
+            running.path.chmod(0o644)
+            pids = running.children or [running.pid]
+            assert {uids(pid) for pid in (running.pid, *pids)} == {uids_of("nobody")}
+            running.reload(config)
+            if count > 1 and may_run(sys.executable, "nobody"):
+                os.kill(pids[0], signal.SIGKILL)
+                running.wait_for("worker-died")
+                wait_until(lambda: len(running.children) == 2, 10, "it is replaced")
+                time.sleep(1)
+            for _ in range(8):
+                with connect(25, host="127.0.0.77") as client:
+                    assert send_mail(client) == b"250 2.0.0 taken\r\n"
+
+
+def may_run(program: str, user: str) -> bool:
+    """Where the interpreter lies below /root, workers can be started by root only: those at the start."""
+    command = [program, "-c", ""]
+    try:
+        return subprocess.run(command, user=user, group="nogroup", cwd="/", check=False, timeout=20).returncode == 0
+    except PermissionError:
+        return False
+
+
+def uids(pid: int) -> str:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
+    return " ".join(line.split()[1:])
+
+
+def uids_of(name: str) -> str:
+    return " ".join([str(pwd.getpwnam(name).pw_uid)] * 4)
+
+
+def test_idle_workers_are_quiet() -> None:
+    """Two of them made 20 switches a second together when each told a snapshot five times a second."""
+    with workers(2) as running:
+        mail(running)
+        time.sleep(2)
+        processes = [running.pid, *running.children]
+        before = sum(map(switches, processes))
+        time.sleep(3)
+        assert (sum(map(switches, processes)) - before) / 3 < 8
+
+
+def switches(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))

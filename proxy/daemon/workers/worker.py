@@ -1,27 +1,38 @@
 """One of several processes that serve: what `workers` starts, and what it does.
 
-A worker has its own listening sockets on the same ports (SO_REUSEPORT), and takes orders from its parent only: the
-signals that a terminal sends to a whole group are not for it.  When the parent is gone it drains by itself, so that
-even then no mail is cut.
+A worker gets its listening sockets, and the memory in which all count their sessions, from its parent, and takes orders
+from it only: the signals that a terminal sends to a whole group are not for it.  When the parent is gone it drains by
+itself, so that even then no mail is cut.
+
+It tells what it has counted `SNAPSHOT_AFTER` seconds after a session began or ended, and looks less often when nothing
+changes, down to once a second; then all it says is that it lives.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.daemon.log import logs
 from proxy.daemon.log.internal_errors import catch_errors
 from proxy.daemon.log.writer import LineWriter
 from proxy.daemon.reports import Reports
 from proxy.daemon.rights import drop_rights
-from proxy.daemon.serving import CannotStart, Serving
-from proxy.daemon.workers.channel import SNAPSHOTS_A_SECOND, Channel, adopt
+from proxy.daemon.serving import CannotStart, Doors, Serving
+from proxy.daemon.workers.channel import Channel, adopt
+from proxy.daemon.workers.places import Counters
+from proxy.net.coming_in.listeners import BACKLOG, open_sockets
 
 if TYPE_CHECKING:
-    from proxy.settings import Settings
+    from twisted.internet.interfaces import IDelayedCall
+
+    from proxy.settings import Listen, Settings
+
+SNAPSHOT_AFTER: Final = 0.2  # seconds
+ALIVE_EVERY: Final = 1.0  # seconds
 
 
 def run_worker(descriptor: int, reactor: Any) -> int:
@@ -50,6 +61,9 @@ class Worker:
         self.stopping = False
         self.is_over = False
         self.told: dict[str, Any] = {}
+        self.handed: dict[str, int] = {}  # listening sockets by their address, while they are looked through
+        self.look_again: IDelayedCall | None = None
+        self.look_after = SNAPSHOT_AFTER
 
     def take_signals(self) -> None:
         """SIGTERM drains; the rest is the parent's."""
@@ -62,9 +76,9 @@ class Worker:
         if what == "serve":
             self._serve(*told)
         elif what == "settings":
-            self._apply(told)
-        elif what == "drain":
-            self.drain()
+            self._apply(*told)
+        elif what in ("drain", "leave"):
+            self.drain(is_replaced=what == "leave")
         elif what == "end":
             self._stopped(self.serving.sessions if self.serving is not None else 0)
 
@@ -72,58 +86,95 @@ class Worker:
         """Nobody is left to restart what is restarted: let the sessions end, then go."""
         self.drain()
 
-    def _serve(self, settings: Settings, inherited: dict[str, list[int]], share: int) -> None:
+    def _serve(
+        self, settings: Settings, inherited: dict[str, list[int]], addresses: list[str], places: tuple[int, int]
+    ) -> None:
         catch_errors(self.log)
         self.log.configure(settings.log.format, settings.log.level)
-        self.serving = Serving(self.reactor, self.reports, inherited=inherited, share=share, reuse_port=True)
-        self.reports.metrics.watch_turns(self.serving.poller.turns)
+        (memory,) = self.channel.take(1)
+        counters = Counters(memory, *places, self._changed)
+        self.serving = Serving(self.reactor, self.reports, doors=self._doors(inherited), places=counters.of)
         self.serving.gather_log(self.writer)
         try:
-            self.serving.apply(settings)
+            self._put_into_effect(self.serving, settings, addresses)
             drop_rights(settings.service.user)
         except CannotStart as error:
             self.channel.say("failed", str(error))
             self.reactor.callLater(0.1, self.reactor.stop)
             return
-        self.settings = settings
         for route in settings.routes:
             self.reports.metrics.route(route.name)
         self.channel.say("ready")
         self._tick()
 
-    def _apply(self, settings: Settings) -> None:
+    def _apply(self, settings: Settings, addresses: list[str]) -> None:
         if self.serving is None or self.stopping:
+            for descriptor in self.channel.take(len(addresses)):
+                os.close(descriptor)
             return
         try:
-            self.serving.apply(settings)
+            self._put_into_effect(self.serving, settings, addresses)
         except CannotStart as error:
-            logs.reload_failed(self.log, [str(error)])
+            self.channel.say("took", str(error))
             return
-        self.settings = settings
+        self.channel.say("took", "")
         self.log.configure(settings.log.format, settings.log.level)
+
+    def _put_into_effect(self, serving: Serving, settings: Settings, addresses: list[str]) -> None:
+        """The settings with the sockets that were sent along.  Raises CannotStart."""
+        self.handed = dict(zip(addresses, self.channel.take(len(addresses)), strict=True))
+        try:
+            serving.apply(settings)
+            self.settings = settings
+            for descriptor in self.handed.values():
+                with socket.socket(fileno=os.dup(descriptor)) as sock:
+                    sock.listen(BACKLOG)  # also when it does already: then only its backlog is set
+        except OSError as error:
+            raise CannotStart(f"cannot listen: {error.strerror}") from None
+        finally:
+            for descriptor in self.handed.values():
+                os.close(descriptor)
+            self.handed = {}
+
+    def _doors(self, inherited: dict[str, list[int]]) -> Doors:
+        def doors(listen: Listen, is_transparent: bool) -> list[socket.socket]:
+            if listen.systemd:
+                return open_sockets(listen, inherited, reuse_port=False, is_transparent=is_transparent)
+            return [socket.socket(fileno=os.dup(self.handed[str(listen)]))]
+
+        return doors
+
+    def _changed(self) -> None:
+        """A session began or ended."""
+        if self.look_after > SNAPSHOT_AFTER and self.look_again is not None and self.look_again.active():
+            self.look_after = SNAPSHOT_AFTER
+            self.look_again.reset(SNAPSHOT_AFTER)
 
     def _tick(self) -> None:
         self.reports.tick()
-        self._tell()
-        self.reactor.callLater(1 / SNAPSHOTS_A_SECOND, self._tick)
+        changed = self._tell()
+        self.look_after = SNAPSHOT_AFTER if changed else min(2 * self.look_after, ALIVE_EVERY)
+        self.look_again = self.reactor.callLater(self.look_after, self._tick)
 
-    def _tell(self) -> None:
+    def _tell(self) -> bool:
+        """Whether there was something new."""
         snapshot = self.reports.snapshot()
-        if snapshot != self.told:
-            self.told = snapshot
-            self.channel.say("snapshot", snapshot)
-        else:
+        if snapshot == self.told:
             self.channel.say("alive")
+            return False
+        self.told = snapshot
+        self.channel.say("snapshot", snapshot)
+        return True
 
-    def drain(self) -> None:
-        """Let the sessions end, then end."""
+    def drain(self, *, is_replaced: bool = False) -> None:
+        """Let the sessions end, then end.  `is_replaced`: another worker has taken over the sockets."""
         if self.stopping:
             return
         self.stopping = True
         if self.serving is None or self.settings is None:
             self._stopped(0)
         else:
-            self.serving.drain(self.settings.service.drain_timeout, self._stopped)
+            self.serving.drain(self.settings.service.drain_timeout, self._stopped, is_replaced=is_replaced)
 
     def _stopped(self, cut: int) -> None:
         if self.is_over:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.net.carrier.carrier import Carrier
 from proxy.net.carrier.record import Recorders
 from proxy.net.coming_in import proxy_header
-from proxy.net.coming_in.admission import Admission, OwnPlaces, Places, Refusal
+from proxy.net.coming_in.admission import Admission, Places, Refusal
 from proxy.net.going_out.destination import FailureMemory, Server, Surroundings
 from proxy.net.going_out.dialer import Dialer
 from proxy.net.going_out.names.wanted import Names
@@ -38,9 +38,9 @@ class RouteState:
 
     __slots__ = ("draining", "failures", "memories", "places", "remedy_at", "sessions")
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
         self.sessions: set[Carrier] = set()
-        self.places: Places = OwnPlaces()
+        self.places = places
         self.failures = FailureMemory()
         self.memories: dict[tuple[str, int, str], DestinationMemory] = {}
         self.remedy_at = -REMEDY_EVERY
@@ -67,9 +67,7 @@ class RouteRuntime:
         surroundings: Surroundings,
         host_name: str,
         secure: SecureRoute | None,
-        share: int = 1,
     ) -> None:
-        """`share`: among how many processes the route's limits are divided."""
         self.settings = settings
         self.state = state
         self.poller = poller
@@ -89,12 +87,11 @@ class RouteRuntime:
         if len(settings.destination) > 1 or settings.destination[0].kind != "address":
             self.shortest = min(self.shortest, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
-        per_client = settings.max_sessions_per_client
         self.admission = Admission(
             settings.allow_clients,
             settings.trusted_proxies,
-            max(1, settings.max_sessions // share),
-            max(1, per_client // share) if per_client else 0,
+            settings.max_sessions,
+            settings.max_sessions_per_client,
             state.places,
         )
         self.xclient_trusted = settings.source == "client"

@@ -148,10 +148,11 @@ class Listener:
         """Clients that come from now on get this route: the same one, after a reload."""
         self.route = route
 
-    def close(self) -> None:
-        """Accept no more.  Clients in the kernel's queue are told; systemd's socket keeps them for whoever is next."""
+    def close(self, *, leave_queue: bool = False) -> None:
+        """Accept no more.  Clients in the kernel's queue are told; with `leave_queue`, and always with systemd's
+        socket, they are kept for whoever is next."""
         if not self.closed:
-            if not self.listen.systemd:
+            if not self.listen.systemd and not leave_queue:
                 self._send_away()
             self.closed = True
             self.route.deadlines.cancel(self)
