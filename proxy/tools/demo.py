@@ -134,7 +134,7 @@ def play(directory: Path) -> tuple[Outcome, str]:
         with Child("run", "--listen", "127.0.0.1:0", "--destination", destination, "--record", str(record)) as proxy:
             trusted = certificate.read_text()
             before = StrictClient("127.0.0.1", port, SERVER_NAME, trusted).send(SENDER, RECIPIENT, LETTER)
-            ready = proxy.wait_for(r"^ready .*\b127\.0\.0\.1:(\d+)", START_TIMEOUT)
+            ready = proxy.wait_for(r"^(?:\S+ info )?ready .*\b127\.0\.0\.1:(\d+)", START_TIMEOUT)
             after = StrictClient("127.0.0.1", int(ready[1]), SERVER_NAME, trusted).send(SENDER, RECIPIENT, LETTER)
         # the proxy has ended, so its log and transcript are whole
     delivered = tuple(path.read_bytes() for path in sorted(mail.glob("*.eml")))
@@ -164,7 +164,8 @@ def _scene(outcome: Outcome, transcript: Sequence[Spoken], log: str, style: Styl
         yield style("bold", "The second conversation as the proxy saw it, in the middle")
         yield ""
         yield from Dialogue(WIDTH, style, claim).render(transcript)
-    told = [line for line in log.splitlines() if line.startswith("session-end ")]
+    # time and level stand in front where standard error is not the journal
+    told = [line[line.index("session-end ") :] for line in log.splitlines() if " session-end " in f" {line}"]
     if told:
         yield ""
         yield style("bold", "What the proxy's log says of it")

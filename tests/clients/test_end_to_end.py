@@ -85,7 +85,9 @@ def proxy(destination: int, folder: Path, *more: str) -> Iterator[int]:
     ]
     with child([*command, *more], log):
         ready = wait_until(
-            lambda: re.search(r"^ready .*listen=\"?\S*127\.0\.0\.1:(\d+)", log.read_text(), re.MULTILINE), 20, "ready"
+            lambda: re.search(r"^\S+ info ready .*listen=\"?\S*127\.0\.0\.1:(\d+)", log.read_text(), re.MULTILINE),
+            20,
+            "ready",
         )
         assert ready is not None
         yield int(ready[1])
@@ -146,6 +148,6 @@ def test_the_log_of_a_session_names_what_was_repaired_and_that_tls_passed_throug
     with smtplib.SMTP("127.0.0.1", lab.port("greeting-not-first", True), timeout=10) as smtp:
         smtp.starttls(context=trust)
     wait_until(lambda: "session-end" in "\n".join(lab.proxy_log().splitlines()[before:]), 5, "session-end")
-    end = next(line for line in lab.proxy_log().splitlines()[before:] if line.startswith("session-end"))
+    end = next(line for line in lab.proxy_log().splitlines()[before:] if " session-end " in line)
     for field_ in ("route=greeting-not-first", "ehlo=repaired", "tls=passthrough", "repaired=greeting-not-first"):
         assert field_ in end
