@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -53,7 +53,7 @@ class Issued:
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    private_key: ec.EllipticCurvePrivateKey
+    private_key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
     @property
     def certificate_pem(self) -> bytes:
@@ -106,12 +106,13 @@ class Authority:
         common_name: str = "",
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
         complete: bool = True,
+        with_rsa: bool = False,
     ) -> Issued:
         """A certificate for `names` (host names and addresses) and `general_names`; none at all: no subjectAltName.
 
         `complete=False` leaves the intermediates out of the chain.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or (*names, "no name")[0][:64])])
         builder = (
             _builder(subject, key, not_before, not_after, self.name, self.key)

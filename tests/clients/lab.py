@@ -1,23 +1,28 @@
-"""The lab: one broken server for each finding, and the proxy in front of each, as two child processes.
+"""The lab: one broken server for each finding or fault, and the proxy in front of each, as two child processes.
 
 `port(finding, proxied)` is where a sender connects; `mail_to(recipient)` is what arrived, told by the server itself.
-The finding `none` is a server without fault.
+The finding `none` is a server without fault. In front of a server with a fault the proxy has the settings that cure it,
+`CURES`.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.certificates import ADDRESS, NAME, Authority
+from tests.certificates import ADDRESS, NAME, NOW, Authority
 from tests.loopback import child, free_port, wait_until
 
 START_SECONDS = 20.0
@@ -41,8 +46,15 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """A new authority, and the server's certificate and key as the servers want them: server.pem, server.key."""
+    """A new authority, and the server's certificate and key as the servers want them: server.pem, server.key.
+
+    Where what is weak is the certificate or its key, it has one of its own, by that name.
+    """
     authority = Authority("Test Root")
+    authority.issue(NAME, ADDRESS, not_after=NOW - timedelta(days=30)).write(folder, "expired")
+    authority.issue("wrong.example").write(folder, "wrong-name")
+    for weakness in ("dh-1024", "sha1"):
+        authority.issue(NAME, ADDRESS, with_rsa=True).write(folder, weakness)
     issued = authority.issue(NAME, ADDRESS)
     issued.write(folder)
     (folder / "ca.pem").write_bytes(authority.pem)
@@ -79,12 +91,35 @@ class Lab:
         return (self.folder / "proxy.log").read_text(errors="replace")
 
 
-def _route(finding: str, port: int, destination: int) -> str:
+BRIDGE = """[route.tls]
+mode = "bridge"
+certificate = "{folder}/server.pem"
+key = "{folder}/server.key"
+ca_file = "{folder}/ca.pem"
+verify_name = "mail.domain1.com"
+"""
+# Where the cure is ours: what `explain` says, as settings.
+CURES = {
+    "expired": BRIDGE.replace("verify_name", "#") + 'verify = "pin"\npins = ["sha256:{pin}"]\n',
+    "wrong-name": BRIDGE.replace("mail.domain1.com", "wrong.example"),
+}
+BAD_NAME = "localhost"  # what clients say to the server that takes no such name
+
+
+def _pin(certificate: Path) -> str:
+    """The hash of a certificate's key, as `pins` has it."""
+    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(spki).digest()).decode()
+
+
+def _route(folder: Path, finding: str, port: int, destination: int) -> str:
     # A second instead of 15 for the missing final line, so that the tests need not wait.
+    client_name = 'client_name = "gateway.domain1.com"\n' if finding == "client-name-invalid" else ""
     return (
         f'[[route]]\nname = "{finding}"\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{destination}"]\n'
-        '[route.repair]\nunterminated_after = "1s"\n'
-    )
+        f'[route.repair]\nunterminated_after = "1s"\n{client_name}'
+    ) + CURES.get(finding, "").format(folder=folder, pin=_pin(folder / "expired.pem"))
 
 
 def _answers(port: int) -> bool:
@@ -104,7 +139,7 @@ def running(folder: Path, findings: Sequence[str]) -> Iterator[Lab]:
         {finding: free_port() for finding in findings},
     )
     config = folder / "proxy.toml"
-    config.write_text("".join(_route(f, lab.proxied[f], lab.direct[f]) for f in findings))
+    config.write_text("".join(_route(folder, f, lab.proxied[f], lab.direct[f]) for f in findings))
     pairs = [f"{port}={finding}" for finding, port in lab.direct.items()]
     with (
         child([sys.executable, "-m", "tests.clients.servers", folder, *pairs], folder / "servers.log") as servers,

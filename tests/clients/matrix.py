@@ -4,7 +4,8 @@ Each sender must send one message over TLS or not at all. A cell says what came 
 over TLS and byte for byte, `-` when it did not arrive. Two words are without and with the proxy; one stands for both.
 Every mail system tries again later, and so do these where time decides (`TRIED_TWICE`): on a busy machine the rest of a
 reply can come later than the 0.2 s that the proxy waits, which ends the session and is remembered for the next one.
-`--write FILE` puts the table into FILE between its marker lines.
+`--write FILE` puts the table into FILE between its marker lines. With `--faults` the rows are the servers that go wrong
+beside the reply, and with the proxy means: with the settings that cure it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from pathlib import Path
 from proxy.tools.simulate.replies import BROKEN
 from tests.clients import lab as labs
 from tests.clients import postfix as postfixes
-from tests.clients.lab import Lab
+from tests.clients.lab import BAD_NAME, CURES, Lab
 from tests.clients.senders import ALL, SENDER, Sender
 
+FAULTS_BEGIN = "<!-- matrix: written by tests/run --matrix --faults --write docs/faults.md -->"
 BEGIN, END = "<!-- matrix: written by tests/run --matrix --write README.md -->", "<!-- /matrix -->"
 POSTFIX = "Postfix"
 AT_ONCE = 10
@@ -67,6 +69,8 @@ def one(lab: Lab, sender: Sender, finding: str, proxied: bool) -> str:
     came = "-"
     for _ in range(2 if finding in TRIED_TWICE else 1):
         recipient = f"{uuid.uuid4().hex}@domain1.com"
+        if finding == "client-name-invalid":
+            sender = sender.saying(BAD_NAME)
         said = sender.send(lab.port(finding, proxied), lab.certificates.ca, recipient, MESSAGE)
         came = outcome(lab, finding, recipient, sender.exact, 0.5 if said.content else 0.1)
         if came != "-":
@@ -80,8 +84,12 @@ def by_postfix(lab: Lab, folder: Path, findings: Iterable[str]) -> dict[tuple[st
     domains = {
         (finding, proxied): f"{finding}.{proxied}.example".lower() for finding in findings for proxied in (False, True)
     }
-    transports = {domain: f"secure:[127.0.0.1]:{lab.port(*where)}" for where, domain in domains.items()}
-    levels = {"secure": "secure match=mail.domain1.com servername=mail.domain1.com"}
+    policy = "secure match=mail.domain1.com servername=mail.domain1.com"
+    levels, options = {"secure": policy, "nameless": policy}, {"nameless": f"smtp_helo_name = {BAD_NAME}"}
+    transports = {
+        domain: f"{'nameless' if where[0] == 'client-name-invalid' else 'secure'}:[127.0.0.1]:{lab.port(*where)}"
+        for where, domain in domains.items()
+    }
     found: dict[tuple[str, bool], str] = {}
 
     def attempt(name: str, wanted: Iterable[tuple[str, bool]]) -> None:
@@ -93,7 +101,7 @@ def by_postfix(lab: Lab, folder: Path, findings: Iterable[str]) -> dict[tuple[st
             wait = 1.0 if delivery and delivery.status == "sent" else 0.0
             found[where] = outcome(lab, where[0], recipient, False, wait)
 
-    with postfixes.running(folder, lab.certificates, transports, levels) as postfix:
+    with postfixes.running(folder, lab.certificates, transports, levels, options=options) as postfix:
         attempt("first", domains)
         attempt("second", [where for where in domains if where[0] in TRIED_TWICE and found[where] == "-"])
     return found
@@ -140,9 +148,9 @@ def markdown(table: Table) -> str:
     return "\n".join(rows)
 
 
-def read(text: str) -> dict[tuple[str, str], str]:
+def read(text: str, begin: str = BEGIN) -> dict[tuple[str, str], str]:
     """(finding, sender) -> cell, of the table between the markers in `text`; empty if there is none."""
-    found = re.search(f"{re.escape(BEGIN)}(.*?){re.escape(END)}", text, re.DOTALL)
+    found = re.search(f"{re.escape(begin)}(.*?){re.escape(END)}", text, re.DOTALL)
     if found is None:
         return {}
     rows = [
@@ -154,19 +162,21 @@ def read(text: str) -> dict[tuple[str, str], str]:
     return {(row[0], name): value for row in rows[2:] for name, value in zip(names, row[1:], strict=True)}
 
 
-def write(path: Path, table: str) -> None:
+def write(path: Path, table: str, begin: str = BEGIN) -> None:
     """Into `path`, between the markers. Raises ValueError when it has none."""
     text = path.read_text()
-    changed, number = re.subn(f"({re.escape(BEGIN)}).*?({re.escape(END)})", f"\\1\n{table}\n\\2", text, flags=re.DOTALL)
+    changed, number = re.subn(f"({re.escape(begin)}).*?({re.escape(END)})", f"\\1\n{table}\n\\2", text, flags=re.DOTALL)
     if not number:
-        raise ValueError(f"{path} lacks the lines {BEGIN} and {END}")
+        raise ValueError(f"{path} lacks the lines {begin} and {END}")
     path.write_text(changed)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/run --matrix", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into FILE, between its markers")
+    parser.add_argument("--faults", action="store_true", help="the faults beside the reply, with what cures them")
     chosen = parser.parse_args()
+    rows, begin = (list(CURES), FAULTS_BEGIN) if chosen.faults else (["none", *BROKEN], BEGIN)
     senders = [sender for sender in ALL if not sender.missing()]
     for sender in ALL:
         if why := sender.missing():
@@ -175,10 +185,10 @@ def main() -> int:
         print(f"left out: {POSTFIX}: {why}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-matrix-")))
-        table = f"{versions()}\n\n" + markdown(measure(folder, ["none", *BROKEN], senders, not postfixes.missing()))
+        table = f"{versions()}\n\n" + markdown(measure(folder, rows, senders, not postfixes.missing()))
     print(table)
     if chosen.write:
-        write(chosen.write, table)
+        write(chosen.write, table, begin)
     return 0
 
 

@@ -8,6 +8,7 @@ the proxy had TLS from end to end. Whether the message arrived is the server's t
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.metadata
 import platform
 import re
@@ -40,10 +41,17 @@ class Said:
 
 
 class Sender(ABC):
-    """One program. `exact`: it sends the message's bytes as they are and adds no header."""
+    """One program. `exact`: it sends the message's bytes as they are and adds no header. `helo`: its name in EHLO."""
 
     name: str
     exact = True
+    helo = HELO
+
+    def saying(self, helo: str) -> Sender:
+        """The same program under another name."""
+        other = copy.copy(self)
+        other.helo = helo
+        return other
 
     def missing(self) -> str:
         """Why it can't be used here, or empty."""
@@ -96,7 +104,7 @@ class Swaks(Program):
     name = program = "swaks"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        where = ["--server", "127.0.0.1", "--port", str(port), "--helo", HELO, "--from", SENDER, "--to", recipient]
+        where = ["--server", "127.0.0.1", "--port", str(port), "--helo", self.helo, "--from", SENDER, "--to", recipient]
         tls = ["--tls", "--tls-verify", "--tls-ca-path", str(ca), "--tls-sni", NAME]
         return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", "15", "--data", "-"]
 
@@ -109,7 +117,7 @@ class Curl(Program):
     name = program = "curl"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        where = ["--resolve", f"{NAME}:{port}:127.0.0.1", f"smtp://{NAME}:{port}/{HELO}"]
+        where = ["--resolve", f"{NAME}:{port}:127.0.0.1", f"smtp://{NAME}:{port}/{self.helo}"]
         mail = ["--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", "-"]
         return ["--silent", "--show-error", "--ssl-reqd", "--cacert", str(ca), "--max-time", "15", *where, *mail]
 
@@ -118,7 +126,7 @@ class Msmtp(Program):
     name = program = "msmtp"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        where = ["--host=127.0.0.1", f"--port={port}", f"--domain={HELO}", f"--from={SENDER}", "--timeout=15"]
+        where = ["--host=127.0.0.1", f"--port={port}", f"--domain={self.helo}", f"--from={SENDER}", "--timeout=15"]
         tls = ["--tls=on", "--tls-starttls=on", f"--tls-trust-file={ca}", f"--tls-host-override={NAME}"]
         return ["--file=/dev/null", *where, *tls, "--set-date-header=off", "--", recipient]
 
@@ -136,11 +144,21 @@ class OpenSSL(Program):
         return first_version("openssl", "version")
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        where = ["s_client", "-connect", f"127.0.0.1:{port}", "-starttls", "smtp", "-name", HELO, "-servername", NAME]
+        where = [
+            "s_client",
+            "-connect",
+            f"127.0.0.1:{port}",
+            "-starttls",
+            "smtp",
+            "-name",
+            self.helo,
+            "-servername",
+            NAME,
+        ]
         return [*where, "-CAfile", str(ca), "-verify_return_error", "-verify_hostname", NAME, "-quiet", "-nocommands"]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
-        envelope = f"EHLO {HELO}\r\nMAIL FROM:<{SENDER}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode()
+        envelope = f"EHLO {self.helo}\r\nMAIL FROM:<{SENDER}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode()
         return envelope + message.replace(b"\r\n.", b"\r\n..") + b".\r\nQUIT\r\n"
 
 
@@ -159,7 +177,7 @@ class Smtplib(Sender):
 
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         try:
-            with _ByName(NAME, port, HELO, LIMIT) as smtp:
+            with _ByName(NAME, port, self.helo, LIMIT) as smtp:
                 smtp.starttls(context=ssl.create_default_context(cafile=str(ca)))
                 smtp.sendmail(SENDER, [recipient], message)
         except (OSError, smtplib.SMTPException) as refused:
@@ -176,7 +194,7 @@ class Aiosmtplib(Sender):
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         async def mail() -> None:
             client = aiosmtplib.SMTP(
-                hostname="127.0.0.1", port=port, local_hostname=HELO, timeout=LIMIT, start_tls=False, use_tls=False
+                hostname="127.0.0.1", port=port, local_hostname=self.helo, timeout=LIMIT, start_tls=False, use_tls=False
             )
             async with client:
                 trust = ssl.create_default_context(cafile=str(ca))
@@ -200,7 +218,7 @@ class TwistedClient(Program):
         return importlib.metadata.version("twisted")
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        return ["-W", "ignore", "-m", "tests.clients.twisted_sender", str(port), str(ca), SENDER, recipient]
+        return ["-W", "ignore", "-m", "tests.clients.twisted_sender", str(port), str(ca), SENDER, recipient, self.helo]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         return message.replace(b"\r\n", b"\n")
@@ -230,7 +248,7 @@ class PerlNetSmtp(Program):
         return "" if found.returncode == 0 else "Perl's Net::SMTP or IO::Socket::SSL is not installed"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        return ["-e", self.SCRIPT, str(port), str(ca), NAME, HELO, SENDER, recipient]
+        return ["-e", self.SCRIPT, str(port), str(ca), NAME, self.helo, SENDER, recipient]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         return message.replace(b"\r\n", b"\n")

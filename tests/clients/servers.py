@@ -1,7 +1,8 @@
 """Every broken server at once, in one process: `python -m tests.clients.servers FOLDER PORT=FINDING...`
 
-Each is a `proxy.tools` simulated server with the certificate that lies in FOLDER. An accepted message is one JSON line
-in FOLDER/mails.jsonl; its bytes are in a file of their own beside it, which is whole by then. Ends at SIGTERM.
+Each is a `proxy.tools` simulated server with the certificate that lies in FOLDER, or with one of its own where a fault
+wants it. An accepted message is one JSON line in FOLDER/mails.jsonl; its bytes are in a file of their own beside it,
+which is whole by then. Ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet import reactor
 
+from proxy.tools.simulate.faults import FAULTS, NO_FAULT
 from proxy.tools.simulate.incoming import Mail
 from proxy.tools.simulate.replies import BROKEN, GOOD_REPLIES
 from proxy.tools.simulate.server import ServerSideTls, SimulatedServer
 
 
 def main(folder: Path, wanted: list[str]) -> None:
-    tls = ServerSideTls((folder / "server.pem").read_bytes(), (folder / "server.key").read_bytes())
+    def tls(weakness: str) -> ServerSideTls:
+        name = weakness if (folder / f"{weakness}.pem").exists() else "server"
+        certificate, key = (folder / f"{name}.pem", folder / f"{name}.key")
+        return ServerSideTls(certificate.read_bytes(), key.read_bytes(), weakness)
+
     numbers = iter(range(1, 1_000_000))
 
     def keep(finding: str, mail: Mail) -> None:
@@ -31,8 +38,9 @@ def main(folder: Path, wanted: list[str]) -> None:
 
     for one in wanted:
         port, finding = one.split("=")
-        replies = BROKEN[finding] if finding != "none" else GOOD_REPLIES
-        server = SimulatedServer(reactor, replies, tls, on_mail=functools.partial(keep, finding))
+        fault = FAULTS.get(finding) or replace(NO_FAULT, replies=BROKEN.get(finding, GOOD_REPLIES))
+        on_mail = functools.partial(keep, finding)
+        server = SimulatedServer(reactor, fault.replies, tls(fault.weakness), on_mail=on_mail, fault=fault)
         reactor.listenTCP(int(port), server, backlog=100, interface="127.0.0.1")  # type: ignore[arg-type]  # Twisted wants a ServerFactory
     reactor.run()
 

@@ -11,7 +11,8 @@ import pytest
 from proxy.smtp.reply.findings import CATALOGUE
 from proxy.tools.simulate.replies import BROKEN
 from tests.clients import postfix as postfixes
-from tests.clients.matrix import POSTFIX, Table, cell, markdown, measure, read, versions, write
+from tests.clients.lab import CURES
+from tests.clients.matrix import FAULTS_BEGIN, POSTFIX, Table, cell, markdown, measure, read, versions, write
 from tests.clients.senders import ALL
 from tests.loopback import TOP
 
@@ -69,6 +70,20 @@ def test_the_table_in_the_readme_is_what_was_measured(table: Table) -> None:
         shown = {where: value.split()[-1] for where, value in shown.items()}
     assert {where: value for where, value in measured.items() if shown[where] != value} == {}
     assert {finding for finding, _ in shown} == {"none", *BROKEN}, "tests/run --matrix --write README.md"
+
+
+def test_whoever_fails_against_a_fault_that_is_cured_sends_over_tls_through_the_proxy() -> None:
+    senders = [sender for sender in ALL if not sender.missing()]
+    with tempfile.TemporaryDirectory(prefix="ehlo-matrix-") as folder:
+        table = measure(Path(folder), list(CURES), senders, not postfixes.missing())
+    assert {where: pair for where, pair in table.items() if pair[1] != "TLS"} == {}
+    stopped = {where for where, pair in table.items() if pair[0] == "-"}
+    assert {fault for fault, _ in stopped} == {*CURES}, "each stops somebody who is not helped"
+    page = (TOP / "docs" / "faults.md").read_text()
+    shown = read(page, FAULTS_BEGIN)
+    assert {fault for fault, _ in shown} == {*CURES}, "tests/run --matrix --faults --write docs/faults.md"
+    if versions() in page:
+        assert {where: cell(pair) for where, pair in table.items()} == shown
 
 
 def test_a_table_that_is_written_reads_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.clients.twisted_sender PORT CA SENDER RECIPIENT`: stdin is sent, over TLS only."""
+"""`python -m tests.clients.twisted_sender PORT CA SENDER RECIPIENT HELO`: stdin is sent, over TLS only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from twisted.python.failure import Failure
 from tests.certificates import NAME
 
 
-def main(port: str, ca: str, sender: str, recipient: str) -> int:
+def main(port: str, ca: str, sender: str, recipient: str, helo: str) -> int:
     failures: list[str] = []
     sent: defer.Deferred[object] = defer.Deferred()
     trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(Path(ca).read_bytes())])
     factory = ESMTPSenderFactory(
         None, None, sender, recipient, io.BytesIO(sys.stdin.buffer.read()), sent, retries=0, timeout=14,
         contextFactory=ssl.optionsForClientTLS(NAME, trust), requireAuthentication=False, requireTransportSecurity=True,
-        hostname=NAME,
+        hostname=helo,
     )  # fmt: skip
 
     def failed(failure: Failure) -> None:
