@@ -11,7 +11,9 @@ quick.  This is the only module that imports the reactor.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 WORKER = "worker"  # what a parent of several workers starts itself with; not for people
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 MAX_STDIN = 16 * 1024 * 1024  # bytes; a reply over 64 KiB passes unrepaired anyway
 
 
@@ -37,14 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.hold()  # first of all
     from proxy.cli_arguments import parse
 
-    arguments = parse(argv)
-    command = COMMANDS[arguments.command]
     try:
-        code = command(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `ehlo-proxy explain | head`: nobody is left to read
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        try:
+            arguments = parse(argv)
+            code = COMMANDS[arguments.command](arguments)
+        finally:  # also of --help
+            sys.stdout.flush()
+    except BrokenPipeError:  # `ehlo-proxy explain | head`: nobody is left to read, and no program complains of that
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"ehlo-proxy: the output can't be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again at exit
+        return 1
     except KeyboardInterrupt:
         return 130
     return code
@@ -56,6 +66,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from proxy.settings import SettingsError, from_arguments, load
 
     path: str = arguments.config or DEFAULT_CONFIG
+    if not arguments.config and not arguments.listen and not os.path.exists(path):
+        how = "write it (`ehlo-proxy files DIR` lays one out), give another with --config FILE, or do without"
+        print(f"ehlo-proxy run: there is no {path}: {how}: --listen ADDR:PORT --destination HOST", file=sys.stderr)
+        return 2
     reread: Callable[[], Settings] | None = None
     try:
         if arguments.listen:

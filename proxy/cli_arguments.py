@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy import __version__
@@ -95,14 +95,17 @@ T = TypeVar("T")
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; `command` is the command's name.  Raises SystemExit, as argparse does."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    whole = parser()
     try:
-        arguments = parser().parse_args(argv)
+        _stumble(whole, words)
+        arguments = whole.parse_args(words)
         if arguments.command == "run":
             _settle_run(arguments)
         elif arguments.command == "probe":
             _settle_probe(arguments)
     except SystemExit as stopped:
-        if stopped.code == 2 and _for_nagios(sys.argv[1:] if argv is None else argv):
+        if stopped.code == 2 and _for_nagios(words):
             raise SystemExit(3) from None  # a plugin's UNKNOWN: 2 would be "critical"
         raise
     return arguments
@@ -114,7 +117,7 @@ def _for_nagios(words: Sequence[str]) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """All commands with all their options; man pages and completions are made from it, too."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "ehlo-proxy",
         description=_filled(ABOUT),
         epilog=_filled(EXIT_CODES),
@@ -222,8 +225,59 @@ def _settle_probe(arguments: argparse.Namespace) -> None:
         error("--implicit-tls and --no-tls contradict each other")
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse swallows an error while it writes `--help`; here a full disk is told."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            (file or sys.stderr).write(message)
+
+
+def _stumble(whole: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """End with the nearest right word and the usage of that command, where a command or an option is misspelt.
+
+    argparse tells neither: a wrong option's value is taken for an argument, and the usage is the whole program's.
+    """
+    (commands,) = (one for one in whole._actions if isinstance(one, argparse._SubParsersAction))
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None:
+        return
+    if name not in commands.choices:
+        whole.error(f"there is no command {name!r}{_meant(name, commands.choices)}")
+    command: argparse.ArgumentParser = commands.choices[name]
+    known = [option for action in command._actions for option in action.option_strings]
+    for word in words[words.index(name) + 1 :]:
+        option = word.partition("=")[0]
+        if word == "--":
+            return
+        if option.startswith("--") and not any(one.startswith(option) for one in known):
+            command.error(f"there is no option {option}{_meant(option, known)}")
+
+
+def _meant(word: str, among: Iterable[str]) -> str:
+    from proxy.settings.problems import nearest
+
+    near = nearest(word, among)
+    return f"; did you mean {near}?" if near else ""
+
+
+class _Version(argparse.Action):
+    """`--version`: the program's, and of what it stands on; for a bug report."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        from OpenSSL import SSL
+
+        openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[1]
+        python = ".".join(map(str, sys.version_info[:3]))
+        print(f"ehlo-proxy {__version__} (Python {python}, Twisted {version('twisted')}, "
+              f"pyOpenSSL {version('pyopenssl')}, OpenSSL {openssl})")  # fmt: skip
+        parser.exit()
+
+
 def _version(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--version", action="version", version=f"ehlo-proxy {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the versions and exit")
 
 
 def _filled(text: str) -> str:

@@ -102,7 +102,6 @@ def test_a_module_begins_with_its_manual_page(module: Path) -> None:
 
 LIGHT = {
     "--help": ["--help"],
-    "--version": ["--version"],
     "explain": ["explain", "greeting-not-first"],
     "repair": ["repair"],
     "check": ["check", "config/ehlo-proxy.toml"],

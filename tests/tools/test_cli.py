@@ -59,14 +59,14 @@ def test_the_version_is_told_everywhere(arguments: list[str], capsys: pytest.Cap
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"ehlo-proxy {__version__}\n"
+    assert capsys.readouterr().out.startswith(f"ehlo-proxy {__version__} (Python 3.")
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ("", "required: COMMAND"),
-        ("nonsense", "invalid choice: 'nonsense'"),
+        ("nonsense", "there is no command 'nonsense'"),
         ("run --config x --listen 127.0.0.1:1", "--listen and --config contradict each other"),
         ("run --config x --record d", "--record and --config contradict each other"),
         ("run --listen 127.0.0.1:1", "--listen needs --destination"),
@@ -161,7 +161,7 @@ def test_nobody_reading_is_no_error() -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(30) == 0
+    assert process.wait(30) == -signal.SIGPIPE
 
 
 def test_check_and_run_refuse_the_same_file_with_every_error(tmp_path: Path) -> None:
@@ -204,3 +204,83 @@ def test_run_without_a_file_says_where_it_listens_and_ends_well(number: signal.S
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near", "usage"),
+    [
+        (["chekc"], "did you mean check?", "usage: ehlo-proxy [-h]"),
+        (["run", "--confg", "x"], "did you mean --config?", "usage: ehlo-proxy run"),
+        (["probe", "--tiemout", "3", "x"], "did you mean --timeout?", "usage: ehlo-proxy probe"),
+        (["simulate", "--findnig=x"], "did you mean --finding?", "usage: ehlo-proxy simulate"),
+        (["check", "--colour"], "there is no option --colour", "usage: ehlo-proxy check"),
+    ],
+)
+def test_a_misspelt_word_is_told_with_the_right_one_and_that_commands_usage(
+    arguments: list[str], near: str, usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert near in said
+    assert said.startswith(usage)
+
+
+FULL = ["explain", "--help", "--version", "repair", "check"]
+
+
+@pytest.mark.parametrize("command", FULL)
+def test_a_full_disk_is_one_line_and_exit_1(command: str) -> None:
+    arguments = [command, *(["config/cisco-esa.toml"] if command == "check" else [])]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "proxy", *arguments], input=b"250 mail.example\r\n", stdout=full,
+            stderr=subprocess.PIPE, check=False, timeout=30,
+        )  # fmt: skip
+    assert (ended.returncode, ended.stderr.count(b"\n")) == (1, 1), ended.stderr
+    assert b"No space left on device" in ended.stderr
+
+
+def test_a_closed_pipe_ends_quietly_by_sigpipe() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "proxy", "explain"], stdout=writing, stderr=subprocess.PIPE, check=False, timeout=30
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_run_without_a_file_says_what_to_do() -> None:
+    if os.path.exists("/etc/ehlo-proxy/ehlo-proxy.toml"):
+        pytest.skip("this host has a configuration")
+    ended = done("run")
+    assert ended.returncode == 2
+    assert b"--config FILE" in ended.stderr
+    assert b"--listen ADDR:PORT --destination HOST" in ended.stderr
+
+
+@pytest.mark.root
+def test_a_low_port_without_the_right_says_which() -> None:
+    code = (
+        "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        "from proxy.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "run", "--listen", "127.0.0.1:24", "--destination", "127.0.0.1:1"]
+    top = os.getcwd()
+    ended = subprocess.run(command, capture_output=True, check=False, timeout=30, cwd=top)
+    if b"PermissionError" in ended.stderr or b"ModuleNotFoundError" in ended.stderr:
+        pytest.skip("the source can't be read by another user here")
+    if ended.returncode == 0:
+        pytest.skip("low ports need no right here (ip_unprivileged_port_start)")
+    assert ended.returncode == 1
+    assert b"CAP_NET_BIND_SERVICE" in ended.stderr
+
+
+def test_the_version_names_what_it_stands_on() -> None:
+    assert re.fullmatch(
+        rb"ehlo-proxy \S+ \(Python 3\.\S+, Twisted \S+, pyOpenSSL \S+, OpenSSL \S+\)\n", done("--version").stdout
+    )

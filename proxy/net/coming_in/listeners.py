@@ -72,7 +72,10 @@ def open_sockets(
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot listen on {listen}: {os.strerror(error.errno or 0)}") from None
+        why = os.strerror(error.errno or 0)
+        if error.errno == errno.EACCES and listen.port < 1024:
+            why += " (a port below 1024 takes CAP_NET_BIND_SERVICE, as ehlo-proxy.service has it, or a socket unit)"
+        raise OSError(error.errno, f"cannot listen on {listen}: {why}") from None
     return [sock]
 
 

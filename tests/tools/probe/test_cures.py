@@ -39,7 +39,7 @@ def through(simulated: Simulated, tmp_path_factory: pytest.TempPathFactory) -> I
         text = text.replace("/etc/ehlo-proxy/tls/key.pem", ours.key)
         (directory / f"{number}.toml").write_text(text)
         out, err = io.StringIO(), io.StringIO()
-        assert check.run(str(directory / f"{number}.toml"), out, err) == 0, err.getvalue()
+        assert check.run([str(directory / f"{number}.toml")], out, err) == 0, err.getvalue()
         [only] = tomllib.loads(text)["route"]
         return {**only, "name": f"r{number}", "listen": ["127.0.0.1:0"]}
 
