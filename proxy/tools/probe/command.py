@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
 
+from proxy.net.tls.channel import TlsProblem
 from proxy.net.tls.identity import literal_address
 from proxy.settings import Destination, SettingsError, load
 from proxy.tools.probe import formats, report
 from proxy.tools.probe.converse import Progress, Seen, look_at
+from proxy.tools.probe.handshake import TODAY
 from proxy.tools.probe.names import Dane, Server, compared, dane, name_servers
 from proxy.tools.probe.seen import Asked, Target
 from proxy.tools.probe.targets import of_destination, of_settings
@@ -76,6 +78,9 @@ def run(options: ProbeOptions, out: TextIO, err: TextIO) -> int:
     if not targets:
         print(f"ehlo-proxy probe: {options.config}: no route is called {options.route}", file=err)
         return usage
+    if untrusted := _trust_problem(targets):
+        print(f"ehlo-proxy probe: {untrusted}", file=err)
+        return usage
     waiting = _Waiting(err)
     results = [probe(target, servers, waiting) for target in targets]
     waiting.say()
@@ -97,6 +102,16 @@ def _targets(options: ProbeOptions, servers: list[Server]) -> list[Target]:
     if options.server is not None:
         return list(of_destination(options.server, options.asked, servers))
     return of_settings(load(options.config), options.route, options.asked, servers)
+
+
+def _trust_problem(targets: list[Target]) -> str:
+    """What is wrong with a file of authorities: a mistake of the person who asks, not of a server."""
+    for ca_file in sorted({target.asked.ca_file for target in targets} - {""}):
+        try:
+            TODAY.context(ca_file)
+        except TlsProblem as problem:
+            return problem.reason
+    return ""
 
 
 def _tell_problems(options: ProbeOptions, results: list[Result], err: TextIO) -> None:

@@ -22,6 +22,7 @@ from proxy.net.tls.identity import literal_address
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo import split_before_banner
 from proxy.smtp.reply.findings import Finding
+from proxy.smtp.reply.names import is_host
 from proxy.smtp.reply.repair import EhloContext
 from proxy.smtp.reply.replies import code_of
 from proxy.tools.probe import handshake
@@ -96,9 +97,22 @@ class _Talk:
         self._progress = progress
         self._target = seen.target
         self._timeout = seen.target.asked.timeout
+        self._name = seen.target.asked.ehlo  # to say in EHLO; "": this host's
 
     def first(self) -> None:
         """The whole conversation, and others where EHLO or the handshake fails.  Raises NoAnswer."""
+        seen, name = self._seen, self._name
+        self._to_the_end()
+        refused = seen.before_tls
+        if refused is None or not refused.result.refused or seen.has("ehlo-refused"):
+            return
+        if name and not is_host(name.encode("ascii", "replace")):  # is it the name?
+            self._name = ""
+            self._to_the_end()
+            if seen.before_tls is not None and not seen.before_tls.result.refused:
+                self._note("client-name-invalid", f"EHLO {name} is answered {shown(refused.raw)}, a good name is taken")
+
+    def _to_the_end(self) -> None:
         try:
             self._whole(handshake.TODAY)
         except _HandshakeFailed as failed:
@@ -214,7 +228,7 @@ class _Talk:
         self._step(step or "connect")
         sock = connect(seen.address, target.port, self._timeout, target.source)
         seen.steps.setdefault("connect", time.monotonic() - started)
-        seen.ehlo_name = target.asked.ehlo or own_name(sock)
+        seen.ehlo_name = self._name or own_name(sock)
         wire = Wire(sock, self._timeout, lambda: self._progress(""))
         try:
             yield wire

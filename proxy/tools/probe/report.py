@@ -61,7 +61,7 @@ def report(result: Result, style: Style, now: datetime) -> Iterator[str]:
         yield from _section(style, "The dialogue")
         for number, finding in enumerate(seen.dialogue):
             yield from [""] if number else []
-            yield from _finding(style, finding, "reported, not changed")
+            yield from _finding(style, finding, "reported, not changed; the verdict says what cures it")
     if result.dane is not None:
         yield from _dane(result.dane, style)
     if len(result.addresses) > 1:

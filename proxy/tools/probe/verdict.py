@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from proxy.smtp.reply.findings import Finding
+from proxy.smtp.reply.names import is_dotted_domain
 from proxy.smtp.reply.replies import code_of
 from proxy.tools.probe import handshake
 from proxy.tools.probe.converse import Seen
@@ -36,6 +37,10 @@ CURES = {
     "server": "Nothing of the proxy's cures it: only the server's administrator, or the network's, can.",
     NO_ANSWER: "",
 }
+TRUST = (
+    "A sender needs nothing here. Before a proxy stands there, the server's administrator has to take its address off "
+    "that list; or, where clients may be trusted as the server trusts them, the route gets `xclient = true`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Conclusion:
     verdict: str
     cause: str
     toml: str = ""
+    told: str = ""  # in place of the verdict's usual cure
 
     @property
     def exit_code(self) -> int:
@@ -66,7 +72,7 @@ class Conclusion:
 
     @property
     def cure(self) -> str:
-        return CURES[self.verdict]
+        return self.told or CURES[self.verdict]
 
 
 def conclude(seen: Seen) -> Conclusion:
@@ -79,7 +85,9 @@ def conclude(seen: Seen) -> Conclusion:
         return Conclusion(NO_ANSWER, _sentence(seen.problem))
     trusting = next((_xclient(each.result.offered) for each in (seen.before_tls, seen.after_tls) if each and
                      each.result.offers_xclient), None)  # fmt: skip
+    told = ""
     if trusting is not None:
+        told = "" if faults else TRUST
         faults.append(trusting if not faults else Fault("none", trusting.cause, trusting.lines))
     if not faults:
         toml = (
@@ -89,7 +97,7 @@ def conclude(seen: Seen) -> Conclusion:
     verdict = max((fault.verdict for fault in faults), key=VERDICTS.index)
     cause = " ".join(_sentence(fault.cause) for fault in faults)
     toml = "" if verdict == "server" else to_paste(seen, verdict, [line for fault in faults for line in fault.lines])
-    return Conclusion(verdict, cause, toml)
+    return Conclusion(verdict, cause, toml, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,13 @@ def _faults(seen: Seen) -> Iterator[Fault]:
     reply = after if seen.target.implicit_tls else before
     if seen.has("ehlo-refused"):
         yield Fault("server", "EHLO is refused where HELO is taken, so no sender can see STARTTLS")
+    elif seen.has("client-name-invalid"):
+        message = next(each.message for each in seen.findings if each.id == "client-name-invalid")
+        ours = seen.ehlo_name if is_dotted_domain(seen.ehlo_name.encode("ascii", "replace")) else "devices.example"
+        line = f"client_name = {json.dumps(ours)}  # a name of yours"
+        yield Fault(
+            "passthrough", f"the server refuses senders with a bad name of their own: {message}", (("repair", line),)
+        )
     elif reply is not None and reply.result.refused:
         yield Fault("server", f"the server refuses EHLO, and HELO as well: {shown(reply.raw)}")
     if before is not None and not before.result.refused:
@@ -217,11 +232,9 @@ def _xclient(offered: Iterable[bytes]) -> Fault:
     names = " and ".join(each.decode() for each in (b"XCLIENT", b"XFORWARD") if each in offered)
     cause = (
         f"the server offers {names} to the address that this probe came from: it trusts it, so a proxy there would end "
-        "every session. Take the address off the server's list"
+        "every session"
     )
-    if b"XCLIENT" not in offered:
-        return Fault("server", cause)
-    return Fault("server", f"{cause}, or set `xclient = true` in the route", (("", "xclient = true"),))
+    return Fault("server", cause, (("", "xclient = true"),) if b"XCLIENT" in offered else ())
 
 
 def _well(seen: Seen) -> str:

@@ -41,7 +41,8 @@ class Looked(NamedTuple):
 
 def look(port: int, timeout: float = 1.5, host: str = "127.0.0.1", **asked: Any) -> Looked:
     """Probe one port of this host."""
-    result = command.probe(Target(f"{host}:{port}", host, port, Asked("probe.example", timeout=timeout, **asked)))
+    what = Asked(**{"ehlo": "probe.example", "timeout": timeout, **asked})
+    result = command.probe(Target(f"{host}:{port}", host, port, what))
     out = io.StringIO()
     report.show([result], NOW, out)
     return Looked(result, out.getvalue())

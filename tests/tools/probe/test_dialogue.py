@@ -16,6 +16,7 @@ import pytest
 from proxy.smtp.reply.findings import FINDINGS
 from tests.certificates import Authority
 from tests.scripted import Ended, Peer, ScriptedServer
+from tests.tools.probe.conftest import Simulated
 from tests.tools.probe.looked import Looked, look
 
 BANNER = b"220 mail.example ESMTP\r\n"
@@ -214,6 +215,15 @@ def test_ehlo_that_is_refused_or_dropped_where_helo_works_is_named(
     looked = looked_at(Server(EHLO=lambda number, said, inside: refusal), context)
     assert looked.ids == {"ehlo-refused"}
     assert (looked.conclusion.verdict, looked.conclusion.exit_code) == ("server", 1)
+
+
+def test_a_name_of_the_clients_that_is_refused_is_told_from_a_refusal_of_ehlo(simulated: Simulated) -> None:
+    port = simulated.ports["fault:client-name-invalid"]
+    bad, good = look(port, ehlo="localhost"), look(port, ehlo="printer.example")
+    assert (bad.ids, bad.conclusion.verdict) == ({"client-name-invalid"}, "passthrough")
+    assert "client_name = " in bad.conclusion.toml
+    assert bad.seen.after_tls is not None
+    assert (good.ids, good.conclusion.verdict) == (set(), "none")
 
 
 def test_a_connection_that_ends_on_starttls_is_the_administrators(context: ssl.SSLContext) -> None:

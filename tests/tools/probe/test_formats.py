@@ -52,6 +52,9 @@ def test_nagios_gets_no_answer_as_critical_and_usage_as_unknown() -> None:
     assert probe("--format", "nagios").returncode == 3
     assert probe("--format=nagios", "x", "--nonsense").returncode == 3
     assert probe("--config", "/nonexistent", "--format", "nagios").returncode == 3
+    missing = probe("127.0.0.1:1", "--ca", "/nonexistent")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "/nonexistent: the ca_file can't be read" in missing.stderr
     assert probe("--format", "json").returncode == 2
     assert probe("--config", "/nonexistent").returncode == 2
 

@@ -23,11 +23,9 @@ Answer = Callable[[dns.Message], bytes | None]
 @contextmanager
 def name_server(answer: Answer) -> Iterator[tuple[str, int]]:
     """A name server on loopback, over UDP and TCP."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        udp.bind(("127.0.0.1", 0))
-        where = udp.getsockname()
-        tcp.bind(where)
-        tcp.listen()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("127.0.0.1", 0)) as tcp:
+        where = tcp.getsockname()
+        udp.bind(where)  # the kernel gives ports to UDP from elsewhere in its range
         stop = threading.Event()
         udp.settimeout(0.1)
         tcp.settimeout(0.1)
