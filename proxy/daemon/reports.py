@@ -168,7 +168,15 @@ class Reports:
             self._emit(story, "debug", "starttls", {"result": result})
 
     def tls_started(
-        self, story: Story, side: str, version: str, sni: str, cipher: str, verified: str, not_after: float
+        self,
+        story: Story,
+        side: str,
+        version: str,
+        sni: str,
+        cipher: str,
+        verified: str,
+        not_after: float,
+        group: str = "",
     ) -> None:
         if not_after > 0:
             if side == "client":
@@ -179,7 +187,14 @@ class Reports:
                 subject = _destination(story.destination_name, story.destination)
                 self.certificate_seen(story.route, "server", subject, not_after)
         if self.log.debug_on:
-            fields = {"side": side, "version": version, "sni": sni, "cipher": cipher, "verified": verified}
+            fields = {
+                "side": side,
+                "version": version,
+                "sni": sni,
+                "cipher": cipher,
+                "group": group,
+                "verified": verified,
+            }
             self._emit(story, "debug", "tls", {**fields, "not_after": utc(not_after) if not_after > 0 else None})
 
     def injected(self, story: Story, event: str, detail: str) -> None:

@@ -95,9 +95,18 @@ class Observer(Protocol):
         """`result`: accepted, refused, injection, failed."""
 
     def tls_started(
-        self, story: Story, side: str, version: str, sni: str, cipher: str, verified: str, not_after: float
+        self,
+        story: Story,
+        side: str,
+        version: str,
+        sni: str,
+        cipher: str,
+        verified: str,
+        not_after: float,
+        group: str = "",
     ) -> None:
-        """TLS is up. `side`: client, server (bridge) or passthrough; `not_after`: Unix time, 0 when unknown."""
+        """TLS is up. `side`: client, server (bridge) or passthrough; `not_after`: Unix time, 0 when unknown;
+        `group`: of the key exchange."""
 
     def injected(self, story: Story, event: str, detail: str) -> None:
         """`event`: starttls-pipelined or starttls-response-injection."""

@@ -35,7 +35,7 @@ class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "dial", "due", "early", "ends", "found", "onlooker", "original", "over",
+        "active_at", "client", "connected_to", "dial", "due", "early", "ends", "found", "onlooker", "original", "over",
         "route", "securing_client", "securing_server", "server", "session", "story",
     )  # fmt: skip
 
@@ -47,6 +47,7 @@ class Carrier:
         self.session: Session | None = Session(route.policy, now, client_trusted=trusted, client_address=story.client)
         self.client = ClientConnection(sock, self, route.poller, route.deadlines)
         self.server: ServerConnection | None = None
+        self.connected_to: Server | None = None  # the last one
         self.dial: Dial | None = None
         recorder = route.recorders.begin(story, now) if route.recorders is not None else None
         self.onlooker = Onlooker(story, recorder, self._hellos_seen)
@@ -95,6 +96,7 @@ class Carrier:
             f"{server.address}:{server.port}" if ":" not in server.address else f"[{server.address}]:{server.port}"
         )
         story.source_port = sock.getsockname()[1]
+        self.connected_to = server
         story.destination_name = server.name if server.name != server.address else ""
         connection = self.server = ServerConnection(sock, self, route.poller, route.deadlines)
         connection.peer = self.client

@@ -52,14 +52,16 @@ from proxy.net.tls.contexts import (
     read_credential,
     server_side,
 )
-from proxy.net.tls.identity import ChainNotes, Verdict, judge, literal_address
-from proxy.net.tls.problem import TlsProblem
-from proxy.net.tls.reasons import explain
+from proxy.net.tls.flight import ServerFlight
+from proxy.net.tls.identity import ChainNotes, Verdict, judge
+from proxy.net.tls.names import Meant, literal_address
+from proxy.net.tls.problem import TlsProblem, explain
 from proxy.net.tls.records import Records
 
 __all__ = [
     "Credential",
     "KeyLog",
+    "Meant",
     "TlsChannel",
     "TlsContexts",
     "TlsProblem",
@@ -87,8 +89,8 @@ class TlsChannel:
     """
 
     __slots__ = (
-        "_drained", "_dry", "_ended", "_notified", "_out", "_owed", "_portion", "_records", "_reset", "_sock",
-        "clean_end", "connection", "more", "peer", "received",
+        "_drained", "_dry", "_ended", "_flight", "_notified", "_out", "_owed", "_portion", "_records", "_reset",
+        "_sock", "clean_end", "connection", "hello_size", "more", "peer", "received",
     )  # fmt: skip
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str) -> None:
@@ -97,6 +99,7 @@ class TlsChannel:
         self.clean_end = False  # the peer's close_notify was seen
         self.more = False  # `handshake` or `recv` stopped at its portion: the socket may hold more, without an event
         self.received = 0  # bytes of the handshake that came from the peer
+        self.hello_size = 0  # octets of our ClientHello, its record included
         self._sock = sock
         self._ended = False  # the peer has ended, in whatever way
         self._notified = False  # our close_notify is out, or can't be
@@ -109,6 +112,7 @@ class TlsChannel:
         self._dry = False  # OpenSSL has no whole record
         self._drained = False  # the last receive took all that the kernel had
         self._records = Records()
+        self._flight: ServerFlight | None = None
 
     @classmethod
     def towards_client(cls, context: SSL.Context, sock: socket.socket) -> TlsChannel:
@@ -118,14 +122,19 @@ class TlsChannel:
         return cls(connection, sock, "client")
 
     @classmethod
-    def towards_server(cls, context: SSL.Context, sock: socket.socket, name: str) -> TlsChannel:
-        """We are the TLS client.  `name` goes out as SNI unless it is an address (RFC 6066 3) or empty."""
+    def towards_server(
+        cls, context: SSL.Context, sock: socket.socket, name: str, flight: ServerFlight | None = None
+    ) -> TlsChannel:
+        """We are the TLS client.  `name` goes out as SNI unless it is an address (RFC 6066 3) or empty; `flight` is to
+        see what comes in a handshake before OpenSSL does."""
         connection = SSL.Connection(context, None)
         connection.set_app_data(ChainNotes())
         connection.set_connect_state()
         if server_name := _sni(name):
             connection.set_tlsext_host_name(server_name)
-        return cls(connection, sock, "server")
+        channel = cls(connection, sock, "server")
+        channel._flight = flight
+        return channel
 
     def handshake(self) -> bool:
         """Go on with the handshake: True when it is done, False when it waits for the socket, or its turn is over.
@@ -140,6 +149,8 @@ class TlsChannel:
             while True:
                 done = self._step()
                 self._take_out()
+                if not self.hello_size:
+                    self.hello_size = len(self._out)
                 if not self._push():
                     return False
                 if done:
@@ -155,6 +166,8 @@ class TlsChannel:
                 if self.received > MAX_HANDSHAKE:
                     raise TlsProblem(f"the {self.peer} sent {MAX_HANDSHAKE >> 10} KiB and no end of the TLS handshake")
                 self._records.scan(raw)
+                if self._flight is not None:
+                    self._flight.feed(raw)
                 self.connection.bio_write(raw)
         except BlockingIOError:
             return False
@@ -353,6 +366,11 @@ class TlsChannel:
     def cipher(self) -> str:
         """OpenSSL's name of the cipher suite, "" before the handshake."""
         return self.connection.get_cipher_name() or ""
+
+    @property
+    def group(self) -> str:
+        """The name of the key exchange's group, "" where there is none."""
+        return self.connection.get_group_name() or ""
 
     @property
     def sni(self) -> str:

@@ -15,9 +15,13 @@ Towards the server: the chain is always built and what OpenSSL finds wrong with 
 goes on to its end, so that `judge` can say in words what is wrong, once, for chain, expiry and name together.
 Nothing is sent inside TLS before it has judged.  No ALPN is offered.  With `verify` "none" or "pin" keys down
 to 80 bits of strength are taken (OpenSSL's security level 1: RSA-1024): the servers that can't be changed
-have such certificates, and no chain is believed.
+have such certificates, and no chain is believed.  `groups` "classic" is P-256 alone, a ClientHello of 350 octets in
+place of 1540, for servers and firewalls that never answer one of two segments.  DHE is not offered, since the server
+chooses the group and OpenSSL computes with up to 10,000 bits; an explicit `security_level` or a minimum version below
+1.2 asks for it, and `proxy.net.tls.flight` bounds it.
 
-Limits: TLS 1.0 and 1.1 (`minimum_version`) need OpenSSL's security level 0, on that side's ciphers as well.
+Limits: TLS 1.0 and 1.1 need OpenSSL's security level 0 (a side's minimum version below 1.2 implies it, on that side
+alone).  What OpenSSL 4 can't do at any level: SSL 3, export suites, RC4 and MD5 signatures are not built in.
 
 Raises `TlsProblem` for everything that a file or the host does wrong, with a sentence for the operator.
 """
@@ -32,6 +36,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL
 
@@ -59,6 +64,8 @@ SYSTEM_BUNDLES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+
+SUITES = b"DEFAULT:!aNULL:!eNULL"  # a lower level must not bring suites without authentication or encryption along
 
 NO_CALLBACKS = (
     "bridge mode can't work here: pyOpenSSL's callbacks need memory that is writable and executable, and the "
@@ -154,7 +161,10 @@ def client_side(tls: Tls, credential: Credential | None = None, keylog: KeyLog |
         if not tls.certificate:
             raise TlsProblem("no certificate is set, and TLS towards the client needs one")
         credential = read_credential(tls.certificate, tls.key)
-    context = _context(SSL.TLS_SERVER_METHOD, tls, b"", keylog)
+    version = tls.client_minimum_version or tls.minimum_version
+    context = _context(SSL.TLS_SERVER_METHOD, version, tls.keylog, keylog)
+    if VERSIONS[version] < SSL.TLS1_2_VERSION:
+        context.set_cipher_list(SUITES + b":@SECLEVEL=0")
     credential.use_in(context)
     try:
         context.set_alpn_select_callback(_choose_protocol)
@@ -165,8 +175,13 @@ def client_side(tls: Tls, credential: Credential | None = None, keylog: KeyLog |
 
 def server_side(tls: Tls, keylog: KeyLog | None = None) -> SSL.Context:
     """The context with which the proxy is the TLS client towards the server.  Raises TlsProblem."""
-    level = b"" if tls.verify == "hostname" else b"@SECLEVEL=1"
-    context = _context(SSL.TLS_CLIENT_METHOD, tls, level, keylog)
+    version = tls.server_minimum_version or tls.minimum_version
+    context = _context(SSL.TLS_CLIENT_METHOD, version, tls.keylog, keylog)
+    suites = SUITES if offers_dhe(tls) else SUITES + b":!DHE"
+    level = _security_level(tls, VERSIONS[version])
+    context.set_cipher_list(suites if level is None else suites + b":@SECLEVEL=%d" % level)
+    if tls.groups == "classic":
+        context.set_tmp_ecdh(ec.SECP256R1())  # OpenSSL takes it as the whole list of groups, TLS 1.3's too
     if tls.client_certificate:
         read_credential(tls.client_certificate, tls.client_key).use_in(context)
     if tls.verify == "hostname":
@@ -178,6 +193,21 @@ def server_side(tls: Tls, keylog: KeyLog | None = None) -> SSL.Context:
     else:
         context.set_verify(SSL.VERIFY_NONE)
     return context
+
+
+def offers_dhe(tls: Tls) -> bool:
+    """Whether the server may choose a Diffie-Hellman group of its own: only where the settings ask for it."""
+    version = tls.server_minimum_version or tls.minimum_version
+    return tls.security_level != "default" or VERSIONS.get(version, 0) < SSL.TLS1_2_VERSION
+
+
+def _security_level(tls: Tls, version: int) -> int | None:
+    """OpenSSL's, towards the server; None leaves it at its default."""
+    if isinstance(tls.security_level, int):
+        return tls.security_level
+    if version < SSL.TLS1_2_VERSION:
+        return 0
+    return None if tls.verify == "hostname" else 1
 
 
 SharedContexts = dict[Hashable, tuple[SSL.Context, float | None]]
@@ -200,7 +230,13 @@ class TlsContexts:
         made: SharedContexts = {} if shared is None else shared
         self.client_side = self.server_side = self.not_after = None
         if tls.client != "none":
-            key: Hashable = ("client", tls.certificate, tls.key, tls.minimum_version, tls.keylog)
+            key: Hashable = (
+                "client",
+                tls.certificate,
+                tls.key,
+                tls.client_minimum_version or tls.minimum_version,
+                tls.keylog,
+            )
             if key not in made:
                 if not tls.certificate:
                     raise TlsProblem("no certificate is set, and TLS towards the client needs one")
@@ -210,7 +246,7 @@ class TlsContexts:
         if tls.server != "none":
             key = (
                 "server", tls.verify == "hostname", tls.ca_file, tls.client_certificate, tls.client_key,
-                tls.minimum_version, tls.keylog,
+                tls.server_minimum_version or tls.minimum_version, tls.groups, tls.security_level, tls.keylog,
             )  # fmt: skip
             if key not in made:
                 made[key] = server_side(tls), None
@@ -244,22 +280,17 @@ class KeyLog:
             os.close(self._descriptor)
 
 
-def _context(method: int, tls: Tls, level: bytes, keylog: KeyLog | None) -> SSL.Context:
-    version = VERSIONS.get(tls.minimum_version)
+def _context(method: int, minimum_version: str, keylog_file: str, keylog: KeyLog | None) -> SSL.Context:
+    version = VERSIONS.get(minimum_version)
     if version is None:
-        raise TlsProblem(f"minimum_version {tls.minimum_version!r} is not one of {', '.join(VERSIONS)}")
+        raise TlsProblem(f"minimum_version {minimum_version!r} is not one of {', '.join(VERSIONS)}")
     context = SSL.Context(method)
     context.set_min_proto_version(version)
-    if version < SSL.TLS1_2_VERSION:
-        level = b"@SECLEVEL=0"  # OpenSSL 3 and later have TLS 1.0 and 1.1 at this level only
-    if level:
-        # what lies below the default level must not bring suites without authentication or encryption along
-        context.set_cipher_list(b"DEFAULT:!aNULL:!eNULL:" + level)
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle session keeps no 34 KiB of record buffers
-    if keylog is None and tls.keylog:
-        keylog = KeyLog(tls.keylog)
+    if keylog is None and keylog_file:
+        keylog = KeyLog(keylog_file)
     if keylog is not None:
         try:
             context.set_keylog_callback(keylog.write)

@@ -5,12 +5,11 @@ which OpenSSL tells, during the handshake, what it finds wrong with the chain.  
 anywhere is a refusal, and so is a chain of which OpenSSL has said nothing.
 
 `verify = "hostname"`: the chain leads to the trust store and has not expired (RFC 5280 section 6, by
-OpenSSL), and a dNSName or iPAddress of the subjectAltName is the name that was meant (RFC 9525 section 6, by
-service-identity; a wildcard stands for one whole leftmost label).  The common name is not looked at, so a
-certificate without a subjectAltName is refused. A SAN entry that is malformed or of another kind matches
+OpenSSL), and the subjectAltName has a name that was meant (`proxy.net.tls.names`).  The common name is not looked at,
+so a certificate without a subjectAltName is refused. A SAN entry that is malformed or of another kind matches
 nothing and does no harm to the others. `"pin"`: the SHA-256 of the SubjectPublicKeyInfo, of the server's own
 certificate, is one of `pins` (as in RFC 7858 and RFC 7469); chain, name and expiry are not looked at.
-`"none"`: everyone is let in.
+`"none"`: everyone is let in.  A chain of over `MAX_CHAIN` octets is refused under each of them.
 
 Reasons name what a certificate says of itself, cut and in printable ASCII: a peer forges no line with them.
 """
@@ -20,7 +19,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,15 +26,14 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from service_identity import CertificateError
-from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern
+
+from proxy.net.tls.names import Meant, name_problem, printable
 
 if TYPE_CHECKING:
     from proxy.settings import Tls
 
 MAX_CHAIN_NOTES = 16  # a chain is a few certificates long; OpenSSL itself stops at 100
-MAX_NAMES_TOLD = 3
-MAX_NAME_LENGTH = 64  # a name in a reason
+MAX_CHAIN = 65536  # octets of all its certificates; OpenSSL itself stops at 100 KiB
 MAX_REMEMBERED = 8192  # octets of a certificate that is remembered once it was read; most have some 1500
 
 _CODES = SSL.X509VerificationCodes
@@ -108,14 +105,16 @@ def note_chain(connection: SSL.Connection, certificate: crypto.X509, code: int, 
         return False
 
 
-def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdict:
+def judge(connection: SSL.Connection, tls: Tls, meant: Meant | str, received: int | None = None) -> Verdict:
     """The verdict on the server at the other end of a finished handshake.  Never raises.
 
-    `destination_name`, a host name or an address (in brackets or not), is what was meant, unless
-    `tls.verify_name` says so.
+    `meant` is who was meant, or just the host name or address (in brackets or not).  `received`, the bytes that the
+    handshake had from the server, saves looking at a chain that can't be too long.
     """
     not_after = None
     try:
+        if (received is None or received > MAX_CHAIN) and _chain_size(connection) > MAX_CHAIN:
+            return Verdict(False, f"the server's chain of certificates has over {MAX_CHAIN >> 10} KiB", None)
         if tls.verify == "none":
             with contextlib.suppress(Exception):  # the policy does not ask for a certificate that can be read
                 der = _peer_certificate(connection)
@@ -132,7 +131,7 @@ def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdic
             return Verdict(False, f"the certificate's key is not pinned: it is sha256:{pin}", not_after)
         if tls.verify != "hostname":
             return Verdict(False, "unknown policy", not_after)
-        wanted = tls.verify_name[0] if tls.verify_name else destination_name
+        wanted = (meant if isinstance(meant, Meant) else Meant(meant)).names(tls.verify_name)
         notes = connection.get_app_data()
         if not isinstance(notes, ChainNotes) or notes.failed or not (notes.leaf_seen or notes.reasons):
             return Verdict(False, "the chain was not verified", not_after)
@@ -141,10 +140,15 @@ def judge(connection: SSL.Connection, tls: Tls, destination_name: str) -> Verdic
             reasons.append(problem)
         if reasons:
             return Verdict(False, "; ".join(reasons), not_after)
-        return Verdict(True, f"verified for {printable(wanted)}", not_after)
+        return Verdict(True, f"verified for {' or '.join(printable(name) for name in wanted)}", not_after)
     except Exception as error:
         # Whatever it is, it is about a certificate that a stranger made.
         return Verdict(False, f"the certificate can't be checked ({type(error).__name__})", not_after)
+
+
+def _chain_size(connection: SSL.Connection) -> int:
+    chain = connection.get_peer_cert_chain(as_cryptography=False) or ()
+    return sum(len(crypto.dump_certificate(crypto.FILETYPE_ASN1, one)) for one in chain)
 
 
 def _peer_certificate(connection: SSL.Connection) -> bytes | None:
@@ -164,8 +168,8 @@ def _not_after(der: bytes) -> float:
     return _certificate(der).not_valid_after_utc.timestamp()
 
 
-def _name_problem(der: bytes, wanted: str) -> str:
-    return _judged_name(der, wanted) if len(der) <= MAX_REMEMBERED else name_problem(_certificate(der), wanted)
+def _name_problem(der: bytes, wanted: tuple[str, ...]) -> str:
+    return _judged_name(der, wanted) if len(der) <= MAX_REMEMBERED else name_problem(_certificate(der), *wanted)
 
 
 @lru_cache(maxsize=128)
@@ -174,66 +178,8 @@ def _read(der: bytes) -> x509.Certificate:
 
 
 @lru_cache(maxsize=128)
-def _judged_name(der: bytes, wanted: str) -> str:
-    return name_problem(_read(der), wanted)
-
-
-def name_problem(certificate: x509.Certificate, wanted: str) -> str:
-    """Why the certificate does not stand for `wanted`, or "".  ValueError: one that can't be read."""
-    address = literal_address(wanted)
-    name: DNS_ID | IPAddress_ID
-    if address is not None:
-        name = IPAddress_ID(address)
-    else:
-        try:
-            name = DNS_ID(wanted.strip().rstrip("."))
-        except (ValueError, TypeError, ImportError):  # idna's errors are ValueErrors
-            return f"'{printable(wanted)}' is no host name that a certificate could be for"
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return "certificate has no subjectAltName"
-    patterns: list[DNSPattern | IPAddressPattern] = []
-    for text in extension.value.get_values_for_type(x509.DNSName):
-        try:
-            patterns.append(DNSPattern.from_bytes(text.encode()))
-        except CertificateError:
-            pass  # "*.com", "192.0.2.1" as a dNSName, "*.*.example": it stands for nothing
-    for value in extension.value.get_values_for_type(x509.IPAddress):
-        if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):  # networks are for name constraints
-            patterns.append(IPAddressPattern(value))
-    if any(name.verify(pattern) for pattern in patterns):
-        return ""
-    names = certificate_names(certificate)
-    if not names:
-        return "certificate is for no host: its subjectAltName has neither a DNS name nor an address"
-    told = " and ".join(printable(each) for each in names[:MAX_NAMES_TOLD])
-    if len(names) > MAX_NAMES_TOLD:
-        told += f" and {len(names) - MAX_NAMES_TOLD} more"
-    return f"certificate is for {told}, not {printable(wanted)}"
-
-
-def literal_address(name: str) -> str | None:
-    """The address in `name`, with or without brackets and `IPv6:` (RFC 5321 4.1.3); None if it isn't one."""
-    text = name.strip()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
-        if text[:5].lower() == "ipv6:":
-            text = text[5:]
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None
-
-
-def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The host names and addresses of the subjectAltName, as they stand there: a peer's text."""
-    try:
-        value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    addresses = (str(address) for address in value.get_values_for_type(x509.IPAddress))
-    return (*value.get_values_for_type(x509.DNSName), *addresses)
+def _judged_name(der: bytes, wanted: tuple[str, ...]) -> str:
+    return name_problem(_read(der), *wanted)
 
 
 def spki_sha256(certificate: x509.Certificate) -> str:
@@ -256,12 +202,6 @@ def spki_sha256(certificate: x509.Certificate) -> str:
     if len(elements) <= index:
         raise ValueError("no SubjectPublicKeyInfo")
     return base64.b64encode(hashlib.sha256(elements[index][1]).digest()).decode()
-
-
-def printable(text: str, limit: int = MAX_NAME_LENGTH) -> str:
-    """`text` cut at `limit` characters, everything but printable ASCII as `?`."""
-    cut = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in cut)
 
 
 def _chain_reason(certificate: x509.Certificate, code: int, depth: int) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.net.relay.connection import Connection
-from proxy.net.tls.channel import TlsChannel, TlsContexts, judge
+from proxy.net.tls.channel import TlsChannel, TlsContexts, Verdict, judge
+from proxy.net.tls.contexts import offers_dhe
+from proxy.net.tls.flight import ServerFlight
+from proxy.net.tls.names import Meant
 from proxy.net.tls.problem import TlsProblem
 
 if TYPE_CHECKING:
@@ -19,8 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.net.carrier.carrier import Carrier
-    from proxy.net.observer import Story
-    from proxy.settings import Tls
+    from proxy.settings import Destination, Tls
+
+
+class Goal(Protocol):
+    """The server that is connected: the name or address that it was found by, and what the operator wrote."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def destination(self) -> Destination: ...
 
 
 class SecureRoute:
@@ -42,20 +53,20 @@ class SecureRoute:
         """The proxy is the TLS client towards the server."""
         connection = carrier.server
         assert connection is not None
-        channel = self.towards_server(connection.sock, _host(carrier.story))
+        assert carrier.connected_to is not None
+        channel = self.towards_server(connection.sock, carrier.connected_to)
         return Handshake(carrier, connection, channel, partial(self.server_secured, carrier))
 
-    def towards_server(self, sock: socket.socket, host: str) -> TlsChannel:
-        """A channel to a server that was meant by this name or address; `judge` it after the handshake."""
+    def towards_server(self, sock: socket.socket, server: Goal) -> TlsChannel:
+        """A channel to a server; `judge` it after the handshake."""
         assert self.contexts.server_side is not None
-        return TlsChannel.towards_server(
-            self.contexts.server_side, sock, self.tls.verify_name[0].lstrip(".") if self.tls.verify_name else host
-        )
+        name = meant(server).server_name(self.tls.verify_name)
+        flight = ServerFlight() if offers_dhe(self.tls) else None
+        return TlsChannel.towards_server(self.contexts.server_side, sock, name, flight)
 
-    def judge(self, channel: TlsChannel, story: Story) -> tuple[bool, str, float]:
-        """Whether the server's identity meets the policy; why not; until when its certificate is valid, or 0.0."""
-        verdict = judge(channel.connection, self.tls, _host(story))
-        return verdict.accepted, verdict.reason, verdict.not_after or 0.0
+    def judge(self, channel: TlsChannel, server: Goal) -> Verdict:
+        """Whether this server's identity meets the route's policy."""
+        return judge(channel.connection, self.tls, meant(server), channel.received)
 
     def server_secured(self, carrier: Carrier, channel: TlsChannel | None, reason: str) -> None:
         """The handshake with the server is over: judge it before anybody is told."""
@@ -63,13 +74,15 @@ class SecureRoute:
         session = carrier.session
         if session is None:
             return
-        accepted, not_after = False, 0.0
+        accepted = False
         if channel is not None:
-            accepted, reason, not_after = self.judge(channel, carrier.story)
-            verified = self.tls.verify if accepted else "no"
+            assert carrier.connected_to is not None
+            verdict = self.judge(channel, carrier.connected_to)
+            accepted, reason = verdict.accepted, verdict.reason
             carrier.route.observer.tls_started(
-                carrier.story, "server", channel.version, "", channel.cipher, verified, not_after
-            )
+                carrier.story, "server", channel.version, "", channel.cipher, self.tls.verify if accepted else "no",
+                verdict.not_after or 0.0, channel.group,
+            )  # fmt: skip
         if accepted:
             assert channel is not None
             carrier.onlooker.keep_nothing()
@@ -96,14 +109,16 @@ class SecureRoute:
         story.tls = "bridge"
         story.tls_version = channel.version
         story.sni = channel.sni
-        carrier.route.observer.tls_started(story, "client", channel.version, channel.sni, channel.cipher, "", 0.0)
+        carrier.route.observer.tls_started(
+            story, "client", channel.version, channel.sni, channel.cipher, "", 0.0, channel.group
+        )
         if not carrier.implicit:
             carrier.obey(session.client_tls_ready(monotonic()))
 
 
-def _host(story: Story) -> str:
-    """What the server was meant to be: its name, or its address where it is configured by that."""
-    return story.destination_name or story.destination.rsplit(":", 1)[0].strip("[]")
+def meant(server: Goal) -> Meant:
+    """Who a server has to prove that it is."""
+    return Meant(server.name, server.destination.host if server.destination.kind == "mx" else "")
 
 
 class Handshake:
@@ -159,7 +174,13 @@ class Handshake:
 
     def deadline_passed(self, now: float) -> None:
         """It took too long."""
-        self._finish(None, f"the {self._channel.peer} did not finish the TLS handshake in time")
+        channel = self._channel
+        if channel.received:
+            self._finish(None, f"the {channel.peer} did not finish the TLS handshake in time")
+        elif channel.peer == "server":
+            self._finish(None, f"the server never answered the ClientHello of {channel.hello_size} octets")
+        else:
+            self._finish(None, "the client did not begin the TLS handshake in time")
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""

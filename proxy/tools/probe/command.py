@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from proxy.net.tls.channel import TlsProblem
-from proxy.net.tls.identity import literal_address
+from proxy.net.tls.names import literal_address
 from proxy.settings import Destination, SettingsError, load
 from proxy.tools.probe import formats, report
 from proxy.tools.probe.converse import Progress, Seen, look_at

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from proxy.net.tls.channel import TlsChannel
-from proxy.net.tls.identity import ChainNotes, certificate_names, judge, literal_address, spki_sha256
+from proxy.net.tls.identity import ChainNotes, judge, spki_sha256
+from proxy.net.tls.names import certificate_names, literal_address
 from proxy.settings import Tls
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.findings import FINDINGS, Finding

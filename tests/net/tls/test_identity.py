@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
 from proxy.net.tls.channel import TlsChannel, Verdict, judge, server_side
-from proxy.net.tls.identity import ChainNotes, certificate_names, literal_address, name_problem, note_chain, spki_sha256
+from proxy.net.tls.identity import ChainNotes, note_chain, spki_sha256
+from proxy.net.tls.names import certificate_names, literal_address, name_problem
 from proxy.settings import Tls
 from tests.certificates import ADDRESS, KINDS, NAME, make, root, self_signed
 from tests.tls_pair import server_context, shake, tcp_pair
