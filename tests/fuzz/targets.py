@@ -19,7 +19,7 @@ from proxy.smtp.reply.ehlo_lines import EhloLine
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.smtp.reply.replies import code_of, ends_reply, parse_line
 from proxy.smtp.session.commands import READ, argument_of, verb_of
-from proxy.smtp.session.events import FreshConnection, NextDestination, ToClient, ToServer
+from proxy.smtp.session.events import FreshConnection, NextDestination, SaidPrivately, ToClient, ToServer
 from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
 from proxy.smtp.session.session import Session
 from tests.fuzz import words
@@ -151,14 +151,15 @@ def events_of(data: bytes) -> list[Event]:
 def session(data: bytes) -> None:
     """Two streams, any cuts and times: no exception, no bound passed (see `Player`), and nothing is made up.
 
-    Outside of bridge mode and XCLIENT the server hears the beginning of what the client said.  Where nothing is to be
-    repaired the client hears the beginning of what the server said, and one line of ours at most.
+    Outside of bridge mode and XCLIENT the server hears the beginning of what the client said, but for what the proxy
+    asks by itself.  Where nothing is to be repaired and nothing was asked the client hears the beginning of what the
+    server said, and one line of ours at most.
     """
     policy, trusted, memory = _session_of(int.from_bytes(data[:2], "big"))
     play = Player(Session(policy, 1000.0, client_trusted=trusted, client_address="198.51.100.7"), memory)
     plain = policy.bridge is None and not policy.xclient
     said, heard, told, shown = bytearray(), bytearray(), bytearray(), bytearray()
-    moved_on = False
+    moved_on = asked = False
     for event in itertools.chain([Connected()], events_of(data[2:])):
         over = play.ended
         actions = play.happens(event)
@@ -166,16 +167,24 @@ def session(data: bytes) -> None:
             said += event.data
         elif isinstance(event, Server) and not over:
             told += event.data
+        private: list[bytes] = []
         for action in actions:
-            if isinstance(action, ToServer):
-                heard += action.data
+            if isinstance(action, SaidPrivately):
+                private.append(action.line)
+            elif isinstance(action, ToServer):
+                data = action.data
+                for line in private:
+                    data = data.replace(line, b"", 1)
+                private.clear()
+                heard += data
             elif isinstance(action, ToClient):
                 shown += action.data
             elif isinstance(action, NextDestination | FreshConnection):
                 moved_on = True
+            asked = asked or bool(private)
         if plain:
             assert said.startswith(heard)
-            if policy.repair.mode != "repair" and not moved_on and not isinstance(event, Connected):
+            if policy.repair.mode != "repair" and not moved_on and not asked and not isinstance(event, Connected):
                 if not play.ended:
                     assert told.startswith(shown)
                 elif not over and not told.startswith(shown):
