@@ -117,10 +117,11 @@ def _trust_problem(targets: list[Target]) -> str:
 def _tell_problems(options: ProbeOptions, results: list[Result], err: TextIO) -> None:
     """What the report has no place for: a server of which nothing was seen; for programs every problem."""
     for result in results:
-        seen, conclusion = result.worst
+        conclusion = result.worst[1]
         if conclusion.exit_code == 3 and (options.format != "text" or not report.has_body(result)):
             name = "" if len(results) == 1 else f"{result.target.label}: "
-            print(f"ehlo-proxy probe: {name}{seen.problem or result.target.problem}", file=err)
+            problems = dict.fromkeys(seen.problem for seen, _ in result.addresses)
+            print(f"ehlo-proxy probe: {name}{'; '.join(problems)}", file=err)
 
 
 def probe(target: Target, servers: list[Server] | None = None, waiting: _Waiting | None = None) -> Result:

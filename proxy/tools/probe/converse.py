@@ -159,6 +159,8 @@ class _Talk:
 
     def _try_others(self, kind: str) -> None:
         """Other ClientHellos, until one is answered; each with a connection of its own."""
+        if kind == "no-tls":
+            return  # whatever it speaks, another ClientHello is not what it waits for
         self._timeout = min(self._timeout, LATER_TIMEOUT)
         silent = kind in ("silence", "end", "reset")
         for hello in handshake.AFTER_SILENCE if silent else handshake.AFTER_ALERT:
@@ -237,8 +239,13 @@ class _Talk:
 
     def _banner(self, wire: Wire) -> None:
         seen = self._seen
-        with self._timed("banner"):
-            before = split_before_banner(wire.banner())
+        try:
+            with self._timed("banner"):
+                before = split_before_banner(wire.banner())
+        except NoAnswer as problem:
+            if problem.kind != "silence" or self._target.implicit_tls:
+                raise
+            raise NoAnswer(f"{problem}; a server that waits for TLS is silent, too: try --implicit-tls") from None
         seen.banner, seen.banner_findings = before.banner, before.findings
         if code_of(seen.banner) != 220:
             raise NoAnswer(f"the server greets with {shown(seen.banner)}")

@@ -26,7 +26,7 @@ def as_json(results: Sequence[Result], now: datetime) -> str:
     """The document of `--format json`."""
     targets = [_target(result) for result in results]
     document: dict[str, Any] = {
-        "tool": "ehlo-proxy probe",
+        "tool": "ehlo-proxy",
         "version": __version__,
         "time": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "schema": SCHEMA,

@@ -35,7 +35,7 @@ TICK = 0.5  # seconds between two words of progress
 class NoAnswer(Exception):
     """The network, or the server, prevented an answer.
 
-    `kind`: `silence`, `end` (FIN), `reset`, or `other`.
+    `kind`: `silence`, `end` (FIN), `reset`, of a handshake `alert` or `no-tls`, else `other`.
     """
 
     def __init__(self, reason: str, kind: str = "other") -> None:
@@ -277,6 +277,8 @@ def _kind(error: OSError | TlsProblem) -> str:
     """How a connection broke, by the words where there are only words."""
     if isinstance(error, OSError):
         return "reset" if isinstance(error, ConnectionError) else "other"
+    if "did not answer with TLS" in error.reason:
+        return "no-tls"
     if "closed the connection" in error.reason:
         return "end"
     return "reset" if "was lost" in error.reason else "alert"

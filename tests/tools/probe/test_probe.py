@@ -163,6 +163,13 @@ def test_tls_from_the_first_byte_is_judged_inside_it(probed: dict[str, Looked]) 
     assert 'server = "implicit"' in bad.conclusion.toml
 
 
+def test_a_server_that_speaks_no_tls_from_the_first_byte_is_asked_once(serve: Callable[[Script], int]) -> None:
+    looked = look(serve(lambda sock: sock.sendall(b"220 mail.example ESMTP\r\n")), implicit_tls=True)
+    assert looked.conclusion.verdict == "server"
+    assert "TLS does not come up, with the ClientHello: the server did not answer with TLS" in looked.conclusion.cause
+    assert len(looked.seen.tried) == 1
+
+
 def test_port_465_has_tls_from_the_first_byte() -> None:
     assert Target("h:465", "h", 465, Asked()).implicit_tls
     assert not Target("h:25", "h", 25, Asked()).implicit_tls
@@ -302,6 +309,7 @@ def test_a_silent_server_is_waited_for_no_longer_than_asked(serve: Callable[[Scr
     looked = look(serve(silent), 0.3)
     assert looked.conclusion.exit_code == 3
     assert "no answer within 0.3 s" in looked.seen.problem
+    assert "try --implicit-tls" in looked.seen.problem
 
 
 def silent(sock: socket.socket) -> None:
