@@ -3,7 +3,8 @@
 `look` reports what would keep the proxy from working as configured.  Certificates and keys are read, and tried with the
 library that will use them, in bridge mode only: OpenSSL is not imported for a pass-through configuration.
 
-What is judged is what this process may do: `check` run by somebody who may not read the key says so, as `run` would.
+What is judged is what this process may do: `check` run by somebody who may not read the key says so, as `run` would;
+and what `user` may do, who reads the files of bridge mode at a reload (by their permissions; ACLs are not looked at).
 """
 
 from __future__ import annotations
@@ -16,26 +17,56 @@ from proxy.settings.problems import Warning_
 from proxy.settings.reading import Reading
 
 if TYPE_CHECKING:
+    from pwd import struct_passwd
+
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate
 
-    from proxy.settings.tables import Route, Settings
+    from proxy.settings.tables import Route, Settings, Tls
 
 SOON: Final = 14 * 86400.0  # seconds
 
 
 def look(settings: Settings, reading: Reading) -> None:
     """Report every file, directory and user that is not there, or not what it should be."""
+    reader = None
     user = settings.service.user
     if user and not reading.spoilt("service.user"):
         import pwd
 
         try:
-            pwd.getpwnam(user)
+            reader = pwd.getpwnam(user)
         except KeyError:
             reading.report("service.user", user, "a user of this host")
     for index, route in enumerate(settings.routes):
         _look_at_route(route, f"route[{index}]", reading)
+        if reader is not None and route.tls.mode == "bridge":
+            _look_as(reader, route.tls, f"route[{index}].tls", reading)
+
+
+def _look_as(user: struct_passwd, tls: Tls, where: str, reading: Reading) -> None:
+    for name in ("certificate", "key", "ca_file", "client_certificate", "client_key"):
+        path = getattr(tls, name)
+        if path and os.path.exists(path) and not _may_read(user, path):
+            expected = f'a file that service.user "{user.pw_name}" can read: a reload reads it again'
+            reading.report(f"{where}.{name}", path, expected)
+
+
+def _may_read(user: struct_passwd, path: str) -> bool:
+    """Whether this user may read the file, going by the permissions of it and of the folders on the way."""
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    real = os.path.realpath(path)
+    folder = real
+    while (above := os.path.dirname(folder)) != folder:
+        folder = above
+        if not _has(user, groups, os.stat(folder), 0o1):
+            return False
+    return _has(user, groups, os.stat(real), 0o4)
+
+
+def _has(user: struct_passwd, groups: list[int], found: os.stat_result, right: int) -> bool:
+    whose = 6 if found.st_uid == user.pw_uid else 3 if found.st_gid in groups else 0
+    return user.pw_uid == 0 or bool(found.st_mode >> whose & right)
 
 
 def unwise_files(settings: Settings) -> list[Warning_]:

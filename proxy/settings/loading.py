@@ -4,6 +4,9 @@
 (`settings.files`).  `parse` judges the text alone.  All of them raise `SettingsError` with every problem at once and
 nothing else, whatever the bytes.  `warnings` lists what is legal but unwise.
 
+The reader is our own: pydantic, msgspec and cattrs (attrs only declares) know neither lines nor the nearest key, and
+let no default stand in for what they refuse, so that rules over several keys wait until all else is right.
+
 The tables and their keys are declared in `settings.tables`; all that other rooms need of the settings can be imported
 from here.
 """

@@ -77,7 +77,10 @@ class Problem:
             where = f"{where}: {self.key} is missing"
         elif self.key:
             where = f"{where}: {self.key} = {shown(self.value)}"
-        hint = "" if self.nearest is None else f" (did you mean {shown(self.nearest)[1:-1]}?)"
+        near = "" if self.nearest is None else shown(self.nearest)[1:-1]
+        if near and near == shown(self.value):  # 1.1 where "1.1" is meant
+            near = f'"{near}", in quotes'
+        hint = near and f" (did you mean {near}?)"
         return f"{where}: expected {self.expected}{hint}"
 
 

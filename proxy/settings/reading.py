@@ -150,6 +150,7 @@ def _ways(path: str) -> Iterator[str]:
 def as_toml(whole: Any, tables: Mapping[str, type[Any]]) -> str:
     """What is in force, as TOML that reads as the same settings again: every key of every table, defaults included.
 
+    Paths are whole, so that it means the same in any directory.
     `whole` has an attribute for each title of `tables`, a list of tables by its plural (`routes`).
     """
     lines: list[str] = []
@@ -181,7 +182,8 @@ def _as_written(value: object, key: Key) -> str:
         return f"{value:g}" if value == float(f"{value:g}") else repr(value)
     if isinstance(value, int):
         return '"auto"' if value == 0 and _takes_auto(key) else str(value)
-    return json.dumps(str(value), ensure_ascii=False)
+    written = str(value)
+    return json.dumps(os.path.abspath(written) if key.path and written else written, ensure_ascii=False)
 
 
 def _takes_auto(key: Key) -> bool:

@@ -210,7 +210,7 @@ class Record:
         "Directory for a transcript of every session, one file of JSON lines each; empty: none.",
         path=True,
     )
-    bytes: int = setting(plain.whole(0), 0, "How many bytes to keep of what follows MAIL or BDAT in clear.")
+    bytes: int = setting(plain.whole(0), 0, "How many bytes to keep of what follows MAIL in clear.")
     sessions: int = setting(plain.whole(0), 0, "Stop recording after so many sessions; 0: no limit.")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,26 @@ def test_the_directory_of_a_key_log_is_there(tmp_path: Path, paths: Paths) -> No
 def test_the_user_exists(tmp_path: Path) -> None:
     assert problems(tmp_path, "[service]\nuser = 'root'\n" + HEAD) == []
     assert problems(tmp_path, "[service]\nuser = 'no-such-user'\n" + HEAD) == [("service.user", "a user of this host")]
+
+
+def test_the_user_can_read_the_key_again_at_a_reload(paths: Paths) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are for nobody else
+        folder = Path(name)
+        folder.chmod(0o755)
+        for path in (paths.certificate, paths.key):
+            shutil.copy(path, folder)
+        certificate, key = folder / Path(paths.certificate).name, folder / Path(paths.key).name
+        text = "[service]\nuser = 'nobody'\n" + pair(certificate, key)
+        certificate.chmod(0o644)
+        key.chmod(0o644)
+        assert problems(folder, text) == []
+        key.chmod(0o600)
+        expected = 'a file that service.user "nobody" can read: a reload reads it again'
+        assert problems(folder, text) == [("tls.key", expected)]
+        assert problems(folder, text.replace("nobody", "root")) == []
+        key.chmod(0o644)
+        folder.chmod(0o700)
+        assert problems(folder, text) == [("tls.certificate", expected), ("tls.key", expected)]
 
 
 def test_a_key_for_everybody_and_a_certificate_that_ends_are_warned_of(tmp_path: Path) -> None:

@@ -196,13 +196,16 @@ def test_what_is_in_force_reads_as_the_same_settings_again(tmp_path: Path) -> No
     file = tmp_path / "x.toml"
     file.write_text(
         '[service]\nworkers = "auto"\n[admin]\nlisten = "unix:/run/x"\n'
-        + route(more='name = "a"\n[route.tls]\nverify_name = "b.example"\n[route.timeouts]\nresolve = "250ms"')
+        + route(
+            more='name = "a"\n[route.tls]\nverify_name = "b.example"\nkeylog = "k"\n[route.timeouts]\nresolve = "250ms"'
+        )
         + route("0.0.0.0:26", more='name = "b"\n[route.repair]\nremove = ["auth:ntlm"]\nadd = ["STARTTLS"]')
     )
     code, out, _ = several(str(file), show=True)
     assert code == 0
     assert 'workers = "auto"' in out
-    shown = tmp_path / "shown.toml"
+    shown = tmp_path / "elsewhere" / "shown.toml"  # where a relative path would mean another file
+    shown.parent.mkdir()
     shown.write_text(out)
     first, second = load(str(file)), load(str(shown))
     assert replace(first, path="") == replace(second, path="")
