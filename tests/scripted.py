@@ -17,6 +17,7 @@ peer that ends where bytes were due raises `Ended`, which ends a server's script
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import ssl
@@ -317,6 +318,11 @@ class Mailbox:
                 peer.start_tls(self.tls, server=True)
             else:
                 peer.send(b"250 2.1.0 well\r\n")
+
+
+def nameless(said: bytes) -> bytes:
+    """What the proxy said without the session's id, that stands at the end of each line of its own."""
+    return re.sub(rb" \[[0-9a-z]{12}\]\r\n", b"\r\n", said)
 
 
 def greet(client: Peer, name: bytes = b"client.example") -> bytes:

@@ -22,6 +22,7 @@ from tests.scripted import (
     begin_message,
     connect,
     greet,
+    nameless,
     send_mail,
     together,
 )
@@ -141,7 +142,7 @@ def test_only_networks_that_are_allowed_get_a_session(lab: Lab) -> None:
     for source, served in (("127.0.0.1", False), ("127.0.0.2", True), ("127.0.0.3", False), ("127.0.1.9", True)):
         with lab.connect("two", source=source) as client:
             said = client.reply()
-            assert said == (BANNER if served else f"421 4.7.1 {source} may not use this service\r\n".encode())
+            assert nameless(said) == (BANNER if served else f"421 4.7.1 {source} may not use this service\r\n".encode())
 
 
 def test_ipv6_listener_is_ipv6_only_and_names_its_clients(lab: Lab) -> None:
@@ -158,11 +159,11 @@ def test_limits_are_counted_for_each_client_and_for_the_route_and_given_back(lab
         for client in held:
             assert client.reply() == BANNER
         with lab.connect("share", source="127.0.0.1") as client:
-            assert client.rest() == b"421 4.7.0 ehlo-proxy route share: too many sessions from 127.0.0.1\r\n"
+            assert nameless(client.rest()) == b"421 4.7.0 ehlo-proxy route share: too many sessions from 127.0.0.1\r\n"
         held.append(lab.connect("share", source="127.0.0.3"))
         assert held[-1].reply() == BANNER
         with lab.connect("share", source="127.0.0.4") as client:
-            assert client.rest() == b"421 4.3.2 ehlo-proxy route share: too many sessions, try again\r\n"
+            assert nameless(client.rest()) == b"421 4.3.2 ehlo-proxy route share: too many sessions, try again\r\n"
         # However they end, the places are free again.
         held[0].say(b"QUIT")
         held[0].close()
@@ -187,7 +188,7 @@ def test_refused_client_that_speaks_first_still_reads_why(lab: Lab) -> None:
             assert client.ended == "fin"
             return said
 
-    assert set(together([once] * 50, 8)) == {b"421 4.7.1 127.0.0.3 may not use this service\r\n"}
+    assert set(map(nameless, together([once] * 50, 8))) == {b"421 4.7.1 127.0.0.3 may not use this service\r\n"}
 
 
 # -- PROXY headers ---------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_end_that_comes_with_the_header_is_seen(lab: Lab) -> None:
 def test_allow_clients_and_limits_go_by_the_header(lab: Lab) -> None:
     with lab.connect("header") as client:
         client.send(b"PROXY TCP4 198.51.100.7 127.0.0.1 40000 25\r\n")
-        assert client.rest() == b"421 4.7.1 198.51.100.7 may not use this service\r\n"
+        assert nameless(client.rest()) == b"421 4.7.1 198.51.100.7 may not use this service\r\n"
     with lab.connect("header-share") as first, lab.connect("header-share") as second:
         first.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 40000 25\r\n")
         assert first.reply() == BANNER
@@ -238,7 +239,10 @@ def test_allow_clients_and_limits_go_by_the_header(lab: Lab) -> None:
         assert second.reply() == BANNER
         with lab.connect("header-share") as third:
             third.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 40001 25\r\n")
-            assert third.rest() == b"421 4.7.0 ehlo-proxy route header-share: too many sessions from 192.0.2.7\r\n"
+            assert (
+                nameless(third.rest())
+                == b"421 4.7.0 ehlo-proxy route header-share: too many sessions from 192.0.2.7\r\n"
+            )
 
 
 def test_header_of_who_is_not_trusted_is_a_command_like_any_other(lab: Lab) -> None:
@@ -294,7 +298,7 @@ def test_stranger_to_whom_xclient_is_offered_gets_471_and_the_log_says_the_remed
     fresh = Fresh(lab, mode, talks)
     for _ in range(3):
         with fresh.connect() as client:
-            assert greet(client) == NOT_AVAILABLE
+            assert nameless(greet(client)) == NOT_AVAILABLE
             assert client.rest() == b""
     lab.running.wait_for("session-end", outcome="refused", route=fresh.name, count=3)
     remedies = fresh.events("xclient-offered")
@@ -323,7 +327,7 @@ def test_stranger_who_never_says_ehlo_is_not_let_go_where_xclient_is_offered(lab
     with fresh.connect() as client:
         assert client.reply() == BANNER
         client.send(first + b"XCLIENT ADDR=127.0.0.1\r\n")
-        assert client.rest(5).endswith(NOT_AVAILABLE)
+        assert nameless(client.rest(5)).endswith(NOT_AVAILABLE)
     fresh.server.settle()
     heard = b"".join(talks.heard)
     assert b"XCLIENT" not in heard
@@ -334,7 +338,7 @@ def test_stranger_who_never_says_ehlo_is_not_let_go_where_xclient_is_offered(lab
 def test_offer_that_stands_behind_a_final_line_is_found_by_the_question_too(lab: Lab) -> None:
     with Fresh(lab, "repair", Talks(HIDDEN)).connect() as client:
         client.send(b"HELO a\r\nMAIL FROM:<>\r\nXCLIENT ADDR=127.0.0.1\r\n")
-        assert client.rest(5).endswith(NOT_AVAILABLE)
+        assert nameless(client.rest(5)).endswith(NOT_AVAILABLE)
 
 
 def test_stranger_who_never_says_ehlo_is_served_where_it_is_not_offered_and_the_answer_is_remembered(lab: Lab) -> None:
@@ -375,7 +379,7 @@ def test_xclient_behind_mail_and_rset_reaches_no_server_that_would_take_it(lab: 
     fresh = Fresh(lab, "repair", talks)
     with fresh.connect() as client:
         client.send(b"EHLO a\r\nMAIL FROM:<>\r\nRSET\r\nXCLIENT ADDR=127.0.0.1\r\n")
-        assert client.rest() == BANNER + NOT_AVAILABLE
+        assert nameless(client.rest()) == BANNER + NOT_AVAILABLE
     fresh.server.settle()
     assert talks.heard == [b"EHLO a\r\n"]
 
@@ -445,7 +449,7 @@ def test_client_behind_a_trusted_proxy_is_no_trusted_client_itself(lab: Lab) -> 
     # trusted_proxies says whose headers are believed; the clients that they name are strangers.
     with Fresh(lab, "behind", Talks(TRUSTS)).connect() as client:
         client.send(HEADERS["v1"][0])
-        assert greet(client) == NOT_AVAILABLE
+        assert nameless(greet(client)) == NOT_AVAILABLE
 
 
 def test_xclient_true_sends_the_clients_own_address_first_and_shows_the_last_reply_only(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from tests.clients import postfix
 from tests.clients.lab import make_certificates
 from tests.loopback import free_port
 from tests.proxy_process import Running, route, running_proxy
-from tests.scripted import Peer, connect, greet
+from tests.scripted import Peer, connect, greet, nameless
 
 NOT_AVAILABLE = b"421 4.7.1 not available to this client\r\n"
 CLIENT = "127.0.0.9"
@@ -68,7 +68,7 @@ def test_stranger_cannot_use_it(both: tuple[postfix.Postfix, Running], hello: by
     with client_of(both[1], "plain") as client:
         assert client.reply()[:4] == b"220 "
         client.send(hello + b"\r\nXCLIENT ADDR=127.0.0.1\r\nMAIL FROM:<a@example.org>\r\n")
-        assert client.rest().endswith(NOT_AVAILABLE)
+        assert nameless(client.rest()).endswith(NOT_AVAILABLE)
 
 
 def test_postfix_sees_the_clients_own_address_and_relays_nothing_for_it(
@@ -102,4 +102,4 @@ def test_stranger_without_ehlo_cannot_use_it_after_others_were_told_of(
     with client_of(both[1], "tells") as client:
         assert client.reply()[:4] == b"220 "
         client.send(hello + b"\r\nXCLIENT ADDR=127.0.0.1\r\nMAIL FROM:<a@example.org>\r\n")
-        assert client.rest().endswith(NOT_AVAILABLE)
+        assert nameless(client.rest()).endswith(NOT_AVAILABLE)

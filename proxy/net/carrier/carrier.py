@@ -44,7 +44,9 @@ class Carrier:
         self.route = route
         self.story = story
         now = monotonic()
-        self.session: Session | None = Session(route.policy, now, client_trusted=trusted, client_address=story.client)
+        self.session: Session | None = Session(
+            route.policy, now, client_trusted=trusted, client_address=story.client, session_id=story.id
+        )
         self.client = ClientConnection(sock, self, route.poller, route.deadlines)
         self.server: ServerConnection | None = None
         self.connected_to: Server | None = None  # the last one

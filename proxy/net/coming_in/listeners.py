@@ -245,7 +245,7 @@ class Listener:
         self._farewells.see_off(sock, stranger=refusal.kind == "not_allowed")
 
     def _farewell(self, refusal: Refusal, session: str) -> bytes:
-        return closing(refusal.status, self.route.settings.name, refusal.text)
+        return closing(refusal.status, self.route.settings.name, refusal.text, session_id=session)
 
     def _send_away(self) -> None:
         """Tell those whom the kernel has connected already; closing would reset them."""

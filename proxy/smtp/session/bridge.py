@@ -214,7 +214,7 @@ class Bridge(Trust):
         self._end_at_next(detail, "injection")
 
     def _say_454(self, cause: str) -> None:
-        self.to_client(no_tls(self.policy.route, cause, self.destination))
+        self.to_client(no_tls(self.policy.route, cause, self.destination, self.session_id))
 
     def _end_at_next(self, cause: str, outcome: str) -> None:
         """No mail in clear may follow: the server hears no more, and the client's next command is its last."""

@@ -82,15 +82,23 @@ class SessionState:
         "finished", "greeted_line", "greeted_ok", "heard_at", "held", "held_size", "inside_tls", "last_code",
         "late_goes_on", "late_possible", "long_line", "long_of", "memory", "must_end", "must_end_as", "now",
         "out", "owed", "phase", "policy", "progress", "reopen_tls", "reopening", "securing_client",
-        "server_lines", "server_tls", "server_unread", "silent_until", "starttls_waits", "told", "waiting_line",
-        "xclient_address", "xclient_done", "xclient_safe",
+        "server_lines", "server_tls", "server_unread", "session_id", "silent_until", "starttls_waits", "told",
+        "waiting_line", "xclient_address", "xclient_done", "xclient_safe",
     )  # fmt: skip
 
     def __init__(
-        self, policy: SessionPolicy, now: float, *, client_trusted: bool = False, client_address: str = ""
+        self,
+        policy: SessionPolicy,
+        now: float,
+        *,
+        client_trusted: bool = False,
+        client_address: str = "",
+        session_id: str = "",
     ) -> None:
-        """`client_trusted`: may use XCLIENT where the server offers it; `client_address`: textual, for XCLIENT."""
+        """`client_trusted`: may use XCLIENT where the server offers it; `client_address`: textual, for XCLIENT;
+        `session_id`: what the log calls the session, for the texts of the proxy's own replies."""
         self.policy = policy
+        self.session_id = session_id
         self.now = now
         self.phase = Phase.CONNECTING
         self.out: list[Action] = []
@@ -228,7 +236,8 @@ class SessionState:
         """421 with the cause, then over.  Where half a line was forwarded no line can be said, and it is only over."""
         if self.phase is not Phase.ENDED:
             if not self.long_line:
-                self.to_client(closing(status, self.policy.route, cause, self.destination if name_server else ""))
+                where = self.destination if name_server else ""
+                self.to_client(closing(status, self.policy.route, cause, where, self.session_id))
             self.end(outcome, by, cause)
 
     def found(self, finding: str, line: bytes, repaired: bool) -> None:

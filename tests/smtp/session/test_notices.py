@@ -27,6 +27,14 @@ def test_to_a_stranger_it_names_neither_route_nor_destination() -> None:
     )
 
 
+def test_it_ends_with_the_sessions_id_however_long_the_cause_is() -> None:
+    for cause in ("no", "x" * 1000):
+        for line in (closing("4.4.2", "r", cause, "mx", "5f-1"), closing("4.7.1", "r", cause, "mx", "5f-1"),
+                     no_tls("r", cause, "mx", "5f-1")):  # fmt: skip
+            assert line.endswith(b" [5f-1]\r\n")
+            assert len(line) <= MAX_NOTICE
+
+
 @pytest.mark.parametrize("text", ["two\r\nlines", "a\0b\x7f\x1b[2J", "é€", "\udcff", "x" * 10000, "", "\t"])
 def test_whatever_the_text_it_is_one_short_printable_line(text: str) -> None:
     for line in (notice(421, "4.4.2", text), closing("4.4.2", text, text, text), no_tls(text, text, text)):
