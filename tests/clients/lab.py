@@ -100,6 +100,10 @@ verify_name = "mail.domain1.com"
 """
 # Where the cure is ours: what `explain` says, as settings.
 CURES = {
+    "hello-too-large": BRIDGE + 'groups = "classic"\n',
+    "tls10-only": BRIDGE + 'server_minimum_version = "1.0"\n',
+    "dh-1024": BRIDGE + 'groups = "classic"\nsecurity_level = 1\n',
+    "sha1": BRIDGE + "security_level = 0\n",
     "expired": BRIDGE.replace("verify_name", "#") + 'verify = "pin"\npins = ["sha256:{pin}"]\n',
     "wrong-name": BRIDGE.replace("mail.domain1.com", "wrong.example"),
 }
