@@ -85,7 +85,7 @@ class Serving:
 
     def gather_log(self, writer: LineWriter) -> None:
         """Write what the sessions of one turn log in one go at its end."""
-        writer.at_turns_end = self.poller.at_turns_end
+        writer.gather(self.poller.at_turns_end)
 
     # -- configuration -----------------------------------------------------------------------------------------------
 

@@ -57,8 +57,7 @@ class LineWriter:
         self.lost = 0  # lines lost and not yet told
         self.lost_total = 0
         self.held = 0  # bytes waiting
-        # `at_turns_end(call)` calls `call` soon and is true, or false: what comes until then is written in one piece.
-        self.at_turns_end: Callable[[Callable[[], object]], bool] | None = None
+        self._at_turns_end: Callable[[Callable[[], object]], bool] | None = None
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self.later = later
@@ -70,6 +69,10 @@ class LineWriter:
         self._fd = fd
         self._write, kind = self._way_to_write(fd)
         self.max_line = PIPE_BUF if shared and kind == "pipe" else MAX_LINE
+
+    def gather(self, at_turns_end: Callable[[Callable[[], object]], bool]) -> None:
+        """Write in one piece what comes in one turn.  `at_turns_end(call)` calls `call` soon and is true, or false."""
+        self._at_turns_end = at_turns_end
 
     def _way_to_write(self, fd: int) -> tuple[Callable[[int, bytes], int], str]:
         try:
@@ -106,7 +109,7 @@ class LineWriter:
         if self._gathered:
             if self._gathered_size + len(line) > self.max_line:
                 self.write_gathered()
-        elif self.at_turns_end is None or not self.at_turns_end(self.write_gathered):
+        elif self._at_turns_end is None or not self._at_turns_end(self.write_gathered):
             self._now(line)
             return
         self._gathered.append(line)

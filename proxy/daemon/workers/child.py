@@ -89,8 +89,18 @@ class Child(ProcessProtocol):
         addresses, sockets = self._lend(lent)
         self._channel.say("settings", (settings, addresses), settings=True, descriptors=sockets)
 
+    def another_tick(self, seconds: float) -> float:
+        """So much time has passed; how long it has said nothing now."""
+        self.silent += seconds
+        return self.silent
+
+    def give_up(self) -> None:
+        """It hangs, and another takes over its sockets.  When it comes to itself it lets its sessions end."""
+        self.hangs = True
+        self._channel.say("leave")
+
     def order(self, what: str) -> None:
-        """`drain`; `leave`: the same, while another has taken over its sockets; `end`."""
+        """`drain` or `end`."""
         self._channel.say(what)
 
     def kill(self) -> None:

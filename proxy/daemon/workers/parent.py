@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.daemon.admin.figures.counters import Metrics
 from proxy.daemon.admin.status import merge_retired, own_snapshot, retired_reports
+from proxy.daemon.daemon import TICK, Daemon
 from proxy.daemon.notify import listen_fds
-from proxy.daemon.service import TICK, Daemon
 from proxy.daemon.serving import CannotStart
 from proxy.daemon.workers.child import Child
 from proxy.daemon.workers.doors import HeldDoors
@@ -166,15 +166,14 @@ class Parent(Daemon):
         super().tick()
         for child in self.children[:]:
             # Counted in ticks, not by the clock: after a pause of the whole machine nobody is to blame.
-            child.silent += TICK
-            if child.is_ready and not child.hangs and not self.stopping and child.silent > self.silent_at_most:
+            silent = child.another_tick(TICK)
+            if child.is_ready and not child.hangs and not self.stopping and silent > self.silent_at_most:
                 self._hangs(child)
 
     def _hangs(self, child: Child) -> None:
         """Give its clients to others; its sessions may still come to a good end."""
-        child.hangs = True
         self.doors.shut(child.number)
-        child.order("leave")  # for when it comes to itself
+        child.give_up()
         self.log.emit("error", "worker-hangs", {"worker": child.number, "pid": child.pid, "seconds": child.silent})
         self.reactor.callLater(self.settings.service.drain_timeout, child.kill)
         hanging = [one for one in self.children if one.hangs]
