@@ -204,8 +204,7 @@ class _Talk:
     def _again(self, step: str) -> None:
         with self._connection(step) as wire:
             if self._target.implicit_tls:
-                hello = next(each for each in ALL_HELLOS if each.name == self._seen.tried[-1].hello)
-                self._tls(wire, hello, "", noted=False)
+                self._tls(wire, handshake.HELLOS[self._seen.tried[-1].hello], "", noted=False)
             wire.banner()
             first = self._say_ehlo(wire)
             if first.result.refused:
@@ -371,9 +370,6 @@ class _Talk:
         finally:
             if keep:
                 self._seen.steps[step] = time.monotonic() - started
-
-
-ALL_HELLOS = (handshake.TODAY, *handshake.AFTER_SILENCE)
 
 
 def own_name(sock: socket.socket) -> str:

@@ -6,78 +6,67 @@ tried; then, as after an alert, TLS 1.2 alone, OpenSSL's weaker security levels 
 (with P-256 alone beside it: OpenSSL 4 names larger fields of RFC 7919, and then does not get an old server's), and
 TLS 1.0.  Each has a connection of its own: a server that has failed at a handshake is not asked again on that one.
 
-Every context is the one that bridge mode has by default, changed in the one respect.  Nothing is raised but
-`TlsProblem` for what is wrong on this host.
+Every context is the one that bridge mode has with these settings: what is told to be set does what was seen.  Nothing
+is raised but `TlsProblem` for what is wrong on this host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from proxy.net.tls.channel import server_side
 from proxy.settings import Tls
 
-SEGMENT = 1460  # octets of a TCP segment on an Ethernet, without options
-_ALL = b"DEFAULT:!aNULL:!eNULL:@SECLEVEL="
-
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """One kind of ClientHello; `words` go behind "a ClientHello "."""
+    """One kind of ClientHello; `words` go behind "a ClientHello ".  The rest is what bridge mode is set to for it."""
 
     name: str
     words: str
-    change: Callable[[SSL.Context], None]
+    groups: str = "default"
+    security_level: str | int = "default"
     minimum_version: str = "1.2"
+    maximum_version: int = 0  # OpenSSL's number; there is no setting for it
 
     def context(self, ca_file: str) -> SSL.Context:
         """Raises TlsProblem."""
-        context = server_side(Tls(ca_file=ca_file, minimum_version=self.minimum_version))
-        self.change(context)
+        tls = Tls(
+            ca_file=ca_file,
+            groups=self.groups,
+            security_level=self.security_level,
+            server_minimum_version=self.minimum_version,
+        )
+        context = server_side(tls)
+        context.set_max_proto_version(self.maximum_version)
         return context
 
-
-def _nothing(context: SSL.Context) -> None:
-    pass
-
-
-def _classic(context: SSL.Context) -> None:
-    context.set_tmp_ecdh(ec.SECP256R1())  # all groups but this one go
-
-
-def _tls12(context: SSL.Context) -> None:
-    context.set_max_proto_version(SSL.TLS1_2_VERSION)
-
-
-def _level_2(context: SSL.Context) -> None:
-    _classic(context)
-    context.set_cipher_list(_ALL + b"2")
+    def lines(self, version: str) -> tuple[str, ...]:
+        """The same as lines of [route.tls], where OpenSSL calls the version that came about `version`."""
+        lines = []
+        if self.groups != "default":
+            lines.append(f'groups = "{self.groups}"')
+        if self.security_level != "default":
+            lines.append(f"security_level = {self.security_level}")
+        if self.minimum_version != "1.2":
+            old = version.removeprefix("TLSv")
+            lines.append(f'server_minimum_version = "{old if "." in old else "1.0"}"')
+        return tuple(lines)
 
 
-def _level_1(context: SSL.Context) -> None:
-    _classic(context)
-    context.set_cipher_list(_ALL + b"1")
-
-
-def _level_0(context: SSL.Context) -> None:
-    _classic(context)
-    context.set_cipher_list(_ALL + b"0")
-
-
-TODAY = Hello("today", "as OpenSSL sends it today", _nothing)
-SMALL = Hello("small", "without a hybrid key share (P-256 alone)", _classic)
-TLS12 = Hello("tls1.2", "of TLS 1.2 alone", _tls12)
-LEVEL_2 = Hello("level-2", "with DHE (finite fields)", _level_2)
-LEVEL_1 = Hello("level-1", "with DHE and security level 1", _level_1)
-LEVEL_0 = Hello("level-0", "with DHE and security level 0", _level_0)
-TLS10 = Hello("tls1.0", "that takes TLS 1.0 and security level 0", _level_0, minimum_version="1.0")
+TODAY = Hello("today", "as OpenSSL sends it today")
+SMALL = Hello("small", "without a hybrid key share (P-256 alone)", "classic")
+TLS12 = Hello("tls1.2", "of TLS 1.2 alone", maximum_version=SSL.TLS1_2_VERSION)
+LEVEL_2 = Hello("level-2", "with DHE (finite fields)", "classic", 2)
+LEVEL_1 = Hello("level-1", "with DHE and security level 1", "classic", 1)
+LEVEL_0 = Hello("level-0", "with DHE and security level 0", "classic", 0)
+TLS10 = Hello("tls1.0", "that takes TLS 1.0 and security level 0", "classic", minimum_version="1.0")
 
 AFTER_SILENCE = (SMALL, TLS12, LEVEL_2, LEVEL_1, LEVEL_0, TLS10)
 AFTER_ALERT = (TLS12, LEVEL_2, LEVEL_1, LEVEL_0, TLS10)
+HELLOS = {hello.name: hello for hello in (TODAY, *AFTER_SILENCE)}
 
 
 def hello_size(context: SSL.Context, server_name: bytes) -> int:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from proxy.smtp.reply.findings import Finding
 from proxy.smtp.reply.names import is_dotted_domain
 from proxy.smtp.reply.replies import code_of
-from proxy.tools.probe import handshake
 from proxy.tools.probe.converse import Seen
+from proxy.tools.probe.handshake import HELLOS
 from proxy.tools.probe.names import Dane
 from proxy.tools.probe.seen import Target, dialogue_finding
 from proxy.tools.probe.wire import shown
@@ -214,18 +214,8 @@ def _up_with_another(seen: Seen) -> Fault:
     assert tls is not None
     failed = f"a ClientHello {today.words}, of {today.octets} octets, fails: {today.result}"
     worked = f"one of {answered.octets} octets, {answered.words}, is answered, with {tls.version}, {tls.cipher}"
-    version = tls.version[4:] if "." in tls.version else "1.0"
-    classic = ("tls", 'groups = "classic"')
-    lines: dict[str, tuple[tuple[str, str], ...]] = {
-        handshake.SMALL.name: (classic,),
-        handshake.LEVEL_2.name: (classic, ("tls", "security_level = 2")),
-        handshake.LEVEL_1.name: (classic, ("tls", "security_level = 1")),
-        handshake.LEVEL_0.name: (classic, ("tls", "security_level = 0")),
-        handshake.TLS10.name: (classic, ("tls", f'server_minimum_version = "{version}"')),
-    }  # fmt: skip
-    if answered.hello not in lines:
-        return Fault("server", f"{failed}; {worked}")
-    return Fault("bridge", f"{failed}; {worked}", lines[answered.hello])
+    lines = tuple(("tls", line) for line in HELLOS[answered.hello].lines(tls.version))
+    return Fault("bridge" if lines else "server", f"{failed}; {worked}", lines)
 
 
 def _xclient(offered: Iterable[bytes]) -> Fault:
@@ -286,14 +276,23 @@ def _bridge(seen: Seen) -> Iterator[str]:
     yield f"key = {json.dumps(target.key or KEY)}"
     tls, asked = seen.tls, target.asked
     if tls is None or tls.verified:
-        if asked.name and asked.name != target.host:
-            yield f"verify_name = {json.dumps(asked.name)}"
+        if name := _name_to_verify(target):
+            yield f"verify_name = {json.dumps(name)}"
         if asked.ca_file:
             yield f"ca_file = {json.dumps(asked.ca_file)}"
     elif tls.certificate is not None:
         yield "# its certificate does not verify: ask its administrator for its key"
         yield 'verify = "pin"'
         yield f'pins = ["sha256:{tls.certificate.sha256_spki}"]'
+
+
+def _name_to_verify(target: Target) -> str:
+    """The name that was verified, where the route would not come to it by itself."""
+    if target.destination.startswith("mx:"):  # by default the domain and what is below it
+        domain = target.destination[3:].partition(":")[0].lower()
+        name = target.asked.name or target.host
+        return "" if f".{name.lower()}".endswith(f".{domain}") else name
+    return "" if target.asked.name == target.host else target.asked.name
 
 
 def _listen(target: Target, address: str) -> str:

@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy.net.tls.channel import server_side
-from proxy.settings import Tls
 from proxy.smtp.reply.findings import CATALOGUE
 from proxy.tools import check
-from proxy.tools.probe.handshake import SEGMENT, hello_size
 from proxy.tools.simulate.replies import BROKEN
 from tests.certificates import root
 from tests.proxy_process import running_proxy
@@ -23,8 +20,7 @@ from tests.tools.probe.looked import Looked, look
 
 REPAIRED = sorted(id_ for id_ in BROKEN if CATALOGUE[id_].done == "repair")
 FAULTS = ["fault:hello-unanswered", "fault:tls-outdated", "fault:tls10-only", "fault:dh-1024", "fault:sha1"]
-HELD = hello_size(server_side(Tls(groups="classic")), b"") < SEGMENT  # bridge mode does what the settings say
-CURED = [*REPAIRED, "keyword-masked", "line-too-long", "inside", *(FAULTS if HELD else [])]
+CURED = [*REPAIRED, "keyword-masked", "line-too-long", "inside", *FAULTS]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from proxy.tools.probe import command, formats, report
 from proxy.tools.probe.names import Dane, Tlsa
 from proxy.tools.probe.seen import Asked, Target
 from proxy.tools.probe.targets import of_destination
+from proxy.tools.probe.verdict import _name_to_verify
 from tests.tools.probe.conftest import Simulated
 from tests.tools.probe.looked import NOW, look
 from tests.tools.probe.test_names import answering, name_server
@@ -205,3 +206,19 @@ def test_an_address_without_a_name_is_no_reason_against_a_certificate(tmp_path: 
 def test_a_target_without_a_name_has_no_tlsa_looked_up() -> None:
     assert command._dane(Target("192.0.2.1:25", "192.0.2.1", 25, Asked()), [], [("127.0.0.1", 53)]) is None
     assert command._dane(Target("host:25", "host", 25, Asked()), [], [("127.0.0.1", 53)]) is None
+
+
+@pytest.mark.parametrize(
+    ("destination", "host", "name", "line"),
+    [
+        ("mx:domain1.com", "mx1.domain1.com", "", ""),
+        ("mx:domain1.com:2525", "domain1.com", "", ""),
+        ("mx:domain1.com", "mx.hoster.example", "", "mx.hoster.example"),
+        ("mail.domain1.com:25", "mail.domain1.com", "", ""),
+        ("192.0.2.1:25", "192.0.2.1", "mail.domain1.com", "mail.domain1.com"),
+    ],
+)
+def test_the_name_that_verified_is_set_where_the_route_would_have_another(
+    destination: str, host: str, name: str, line: str
+) -> None:
+    assert _name_to_verify(Target(host, host, 25, Asked(name=name), destination=destination)) == line
