@@ -94,6 +94,9 @@ def fault_for(options: SimulateOptions) -> Fault:
 
 
 def _unknown(kind: str, id_: str, known: Iterable[str]) -> Mistake:
+    if id_ in FAULTS or id_ in BROKEN:
+        other = "fault" if kind == "finding" else "finding"
+        return Mistake(f"{id_!r} is no {kind} but a {other}: --{other} {id_}")
     near = difflib.get_close_matches(id_, known, 1)
     hint = f"; did you mean {near[0]}?" if near else "; `ehlo-proxy explain` lists them"
     return Mistake(f"no {kind} is called {id_!r}{hint}")

@@ -161,6 +161,10 @@ def test_replies_can_be_renamed_and_stripped_of_tls() -> None:
 def test_an_unknown_finding_is_a_mistake_with_the_nearest_name() -> None:
     with pytest.raises(simulate.Mistake, match="did you mean greeting-not-first"):
         simulate.replies_for(simulate.SimulateOptions(finding="greeting-not-frist"))
+    with pytest.raises(simulate.Mistake, match="is no finding but a fault: --fault sha1"):
+        simulate.fault_for(simulate.SimulateOptions(finding="sha1"))
+    with pytest.raises(simulate.Mistake, match="is no fault but a finding: --finding blank-line"):
+        simulate.fault_for(simulate.SimulateOptions(fault="blank-line"))
     err = io.StringIO()
     assert simulate.run(simulate.SimulateOptions(finding="?"), None, io.StringIO(), err) == 2
     assert "explain" in err.getvalue()
