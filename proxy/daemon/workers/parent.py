@@ -38,6 +38,7 @@ AGAIN_AT_MOST: Final = 10.0
 STEADY_AFTER: Final = 30.0  # seconds of life after which that starts anew
 WAIT_AT_MOST: Final = 0.25  # seconds that clients may wait for a worker to be replaced; else they go to the others
 SILENT_AT_MOST: Final = 10.0  # seconds without a word after which a worker is taken to hang
+START_AT_MOST: Final = 60.0  # seconds that a worker may take to be ready
 HANG_AT_MOST: Final = 8  # workers that hang and are kept for the sake of their sessions
 GRACE: Final = 5.0  # seconds beyond `drain_timeout` that workers have to tell of their end
 KILL_AFTER: Final = 1.0  # seconds that they have for that when all ends at once, twice
@@ -169,6 +170,8 @@ class Parent(Daemon):
             silent = child.another_tick(TICK)
             if child.is_ready and not child.hangs and not self.stopping and silent > self.silent_at_most:
                 self._hangs(child)
+            elif not child.is_ready and silent > START_AT_MOST:
+                child.kill()  # it has no sessions yet
 
     def _hangs(self, child: Child) -> None:
         """Give its clients to others; its sessions may still come to a good end."""

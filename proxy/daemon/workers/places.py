@@ -75,6 +75,8 @@ class Counters:
         self._secret = bytes(self._memory[:_SECRET])
         self._count = count
         self._number = number
+        self._used = b""
+        self._starts: list[int] = []  # of the regions that are used
         self._places: dict[int, int] = {}  # where the counters of our own region are, by key
 
     def of(self, route: str) -> SharedPlaces:
@@ -106,14 +108,16 @@ class Counters:
     def _sum(self, key: int) -> int:
         words = self._words
         used = self._memory[_SECRET : _SECRET + self._count]
+        if used != self._used:
+            self._used = used
+            self._starts = [(_HEAD + number * _REGION) // _WORD for number in range(self._count) if used[number]]
         bucket = key % BUCKETS * DEPTH
         found = 0
-        for number in range(self._count):
-            if used[number]:
-                start = (_HEAD + number * _REGION) // _WORD + bucket
-                keys = words[start : start + DEPTH].tolist()
-                if key in keys:
-                    found += words[start + keys.index(key) + _ENTRIES]
+        for start in self._starts:
+            start += bucket
+            keys = words[start : start + DEPTH].tolist()
+            if key in keys:
+                found += words[start + keys.index(key) + _ENTRIES]
         return found
 
     def _more(self, key: int) -> bool:

@@ -1,0 +1,68 @@
+"""What the parent does with workers that say nothing; no process is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.daemon.workers import parent as parents
+from proxy.daemon.workers.child import Child
+from proxy.daemon.workers.parent import HANG_AT_MOST, START_AT_MOST, Parent
+from proxy.settings import from_arguments
+
+
+class Clock:
+    """A reactor that calls nobody."""
+
+    def callLater(self, *_: object) -> None: ...
+
+
+class Silent(Child):
+    """A worker without a process."""
+
+    def __init__(self, number: int, *, is_ready: bool) -> None:
+        super().__init__(number, number, lambda *_: None, lambda *_: None)
+        self.is_ready = is_ready
+        self.is_killed = False
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+@pytest.fixture
+def parent() -> Iterator[Parent]:
+    settings = from_arguments("127.0.0.1:0", "127.0.0.1:25")
+    made = Parent(settings, Clock(), None)
+    yield made
+    os.close(made.places.descriptor)
+
+
+def test_one_that_never_gets_ready_is_killed_for_it_has_no_sessions(parent: Parent) -> None:
+    child = Silent(0, is_ready=False)
+    parent.children.append(child)
+    for _ in range(int(START_AT_MOST)):
+        parent.tick()
+    assert not child.is_killed
+    parent.tick()
+    assert child.is_killed
+
+
+def test_one_that_hangs_is_kept_and_of_too_many_the_oldest_goes(parent: Parent) -> None:
+    children = [Silent(0, is_ready=True) for _ in range(HANG_AT_MOST)]
+    for number, child in enumerate(children, 1):
+        parent.children.append(child)
+        while not child.hangs:
+            parent.tick()
+        assert [one.is_killed for one in children] == [number == HANG_AT_MOST] + [False] * (HANG_AT_MOST - 1)
+
+
+def test_words_are_a_sign_of_life(parent: Parent) -> None:
+    child = Silent(0, is_ready=True)
+    parent.children.append(child)
+    for _ in range(5):
+        for _ in range(int(parents.SILENT_AT_MOST) - 1):
+            parent.tick()
+        child._heard("alive", None)
+    assert not child.hangs
