@@ -295,15 +295,18 @@ class Reports:
             self.log.emit(level, "session-end", end_fields(story, seconds))
 
     def _found_late(self, story: Story, level: str, told: dict[str, object]) -> None:
-        """EHLO lines that came after their reply was over: findings like those of a reply, in the same form."""
+        """What was found outside of EHLO replies: like the findings of a reply, in the same form.
+
+        EHLO lines that came after their reply was over, which the destination's state has; and a client's bad name."""
         repaired = bool(told.get("repaired"))
         findings = told.get("findings")
         ids = [str(finding_id) for finding_id in findings] if isinstance(findings, (list, tuple)) else []
         found = [(finding_id, repaired) for finding_id in ids]
         for one in found:
             self.metrics.route(story.route).found(one)
+        phase = str(told.get("phase"))
         state = self.destinations.state(story.route, story.destination_name, story.destination)
-        if state.late(found) and self._of(story).may_tell("late"):
+        if (phase == "client" or state.late(found)) and self._of(story).may_tell(phase):
             self._rated(story, level, "ehlo-findings", {**told, "repaired": ids if repaired else []})
 
     def _tell_untold(self, now: float) -> None:

@@ -58,6 +58,14 @@ def keyword(value: object) -> str:
     return word.upper()
 
 
+def client_name(value: object) -> str:
+    """ "", or a name that any server takes in an EHLO: a domain with a dot, or an address literal."""
+    written = domain(value)
+    if written and "." not in written and not written.startswith("["):
+        raise unfit(value, 'a domain with a dot, such as "printer.domain1.com", or an address literal')
+    return written
+
+
 def hidden(value: object) -> str:
     """What `remove` hides: a keyword, or one mechanism as `AUTH:NTLM`, in capitals."""
     word, colon, mechanism = text(value).partition(":")

@@ -104,7 +104,7 @@ class Repair:
         plain.span, "15s", 'Silence after a "250-" line that means that the reply is over.'
     )
     client_name: str = setting(
-        smtp.domain,
+        smtp.client_name,
         "",
         "The name that a client's EHLO or HELO goes on with when its own is none that RFC 5321 allows, or has no dot;"
         " empty: untouched.",

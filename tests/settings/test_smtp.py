@@ -118,3 +118,11 @@ def test_anything_else_is_no_line_to_add(value: object) -> None:
 
 def test_the_reply_code_is_not_part_of_it() -> None:
     assert fault(smtp.ehlo_line, "250-SIZE 5") == ("the line without the reply code", "SIZE 5")
+
+
+def test_a_clients_name_is_one_that_every_server_takes() -> None:
+    for written in ("", "printer.domain1.com", "[192.0.2.10]"):
+        assert smtp.client_name(written) == written
+    for written in ("localhost", "192.0.2.10", "a_b.example"):
+        with pytest.raises(Unfit):
+            smtp.client_name(written)

@@ -74,8 +74,8 @@ def found(carrier: Carrier, action: Found) -> None:
             "findings": [action.finding],
             "repaired": action.repaired,
             "before": list(action.lines),
-            "after": [],
-            "phase": "late",
+            "after": list(action.after),
+            "phase": action.phase,
         },
     )
 

@@ -16,7 +16,6 @@ from proxy.net.carrier.ending import JUDGED_AFTER, Ends
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
 from proxy.net.relay.outgoing import PEER_FULL, SESSION_FULL
-from proxy.smtp.session.commands import argument_of
 from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
@@ -282,7 +281,7 @@ class Carrier:
         """Nothing is read any more."""
         session, self.session = self.session, None
         if session is not None:
-            self.story.ehlo_name = argument_of(session.greeted_line)[:MAX_NAME].decode("latin-1")
+            self.story.ehlo_name = session.client_name[:MAX_NAME].decode("latin-1")
 
     def drop_server(self) -> None:
         server, self.server = self.server, None

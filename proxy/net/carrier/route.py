@@ -199,4 +199,5 @@ def session_policy(settings: Route, host_name: str) -> SessionPolicy:
         xclient=settings.xclient,
         ehlo_name=(settings.ehlo_name or host_name).encode("ascii", "replace"),
         bridge=bridge,
+        client_name=repair.client_name.encode("ascii"),
     )

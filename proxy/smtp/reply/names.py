@@ -11,12 +11,14 @@ Enhanced status codes (`2.0.0`) have the shape of a domain and are none.  Domain
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import lru_cache
 
 from proxy.smtp.reply.extensions import known
 
 MAX_DOMAIN = 255  # octets, RFC 5321 4.5.3.1.2
+MAX_LABEL = 63  # octets, RFC 1035 2.3.4
 _MAX_HEAD = 2 * MAX_DOMAIN  # octets of a banner in which its host is looked for
 
 # sub-domain = Let-dig [Ldh-str];  Domain = sub-domain *("." sub-domain), here with one dot at least
@@ -56,6 +58,29 @@ def is_address_literal(word: bytes) -> bool:
 def is_host(word: bytes) -> bool:
     """`word` can be nothing but a host: a dotted domain or an address literal."""
     return is_dotted_domain(word) or is_address_literal(word)
+
+
+def is_full_name(argument: bytes) -> bool:
+    """What a client's EHLO or HELO may say: a domain with a dot (RFC 5321 2.3.5), or an address literal that is one.
+
+    Stricter than what tells a host from a keyword: no root dot, labels of 63 octets at most, no bare address (a last
+    label of digits only, RFC 3696 2), a literal's address is an address, and has no zone.
+    """
+    if len(argument) > MAX_DOMAIN:
+        return False
+    if argument[:1] + argument[-1:] == b"[]":
+        inside = argument[1:-1].decode("latin-1")
+        tagged = inside[:5].lower() == "ipv6:"
+        try:
+            address = ipaddress.ip_address(inside[5:] if tagged else inside)
+        except ValueError:
+            return False
+        return tagged == (address.version == 6) and "%" not in inside
+    return (
+        _DOTTED_DOMAIN.fullmatch(argument) is not None
+        and not argument.rpartition(b".")[2].isdigit()
+        and all(0 < len(label) <= MAX_LABEL for label in argument.split(b"."))
+    )
 
 
 def folded(name: bytes) -> bytes:

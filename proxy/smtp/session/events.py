@@ -109,11 +109,14 @@ class Injected:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """To be told: a finding outside of an EHLO reply (lines before the banner, lines that came too late)."""
+    """To be told: a finding outside of an EHLO reply: lines before the banner, lines that came too late, `phase` late;
+    a name that a client may not say, `phase` client.  `after`: what goes on in place of `lines`."""
 
     finding: str
     lines: tuple[bytes, ...]
     repaired: bool
+    after: tuple[bytes, ...] = ()
+    phase: str = "late"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class SessionPolicy:
     xclient: bool = False
     ehlo_name: bytes = b"localhost"
     bridge: BridgePolicy | None = None
+    client_name: bytes = b""  # goes on in place of an EHLO or HELO argument that is none; empty: untouched
 
 
 @dataclass(slots=True)

@@ -24,9 +24,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxy.smtp.reply.names import is_full_name
 from proxy.smtp.session.bridge import Bridge
 from proxy.smtp.session.commands import BEFORE_TLS, MAX_COMMAND, argument_of, verb_of
-from proxy.smtp.session.events import Action, FinishServer, ReleaseClient, ReleaseServer, StarttlsAnswered
+from proxy.smtp.session.events import Action, FinishServer, Found, ReleaseClient, ReleaseServer, StarttlsAnswered
 from proxy.smtp.session.policy import DestinationMemory
 from proxy.smtp.session.state import MAX_OWED, Owed, Phase, Reply
 
@@ -211,7 +212,7 @@ class Session(Bridge):
         elif self.tls_missing and verb not in BEFORE_TLS:
             self.refuse("4.7.0", "TLS is required here: use STARTTLS first", "refused", "client")
         elif verb == b"EHLO" or verb == b"LHLO":
-            self.client_name = argument_of(line)
+            line = self._named(line)
             self.ehlo_line = self.greeted_line = line
             self.greeted_ok = False
             self._send(Reply.EHLO, line)
@@ -225,9 +226,23 @@ class Session(Bridge):
                 self._send(Reply.OTHER, line)
         else:
             if verb == b"HELO":
+                line = self._named(line)
                 self.greeted_line = line
                 self.greeted_ok = False
             self._send(KINDS.get(verb, Reply.OTHER), line)
+
+    def _named(self, line: bytes) -> bytes:
+        """An EHLO or HELO line as it goes on: with `client_name` where its own name is none that RFC 5321 allows."""
+        self.client_name = argument_of(line)
+        name, mode = self.policy.client_name, self.policy.repair.mode
+        if not name or mode == "off" or is_full_name(self.client_name):
+            return line
+        repaired = mode == "repair"
+        end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+        after = line.split(None, 1)[0] + b" " + name + end if repaired else line
+        told = (after.rstrip(b"\r\n"),)
+        self.out.append(Found("client-name-invalid", (line.rstrip(b"\r\n"),), repaired, told, "client"))
+        return after
 
     def _send(self, kind: Reply, line: bytes) -> None:
         self.owed.append(Owed(kind, self.now))

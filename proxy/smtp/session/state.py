@@ -105,7 +105,7 @@ class SessionState:
         self.owed: list[Owed] = []  # in order; at most MAX_OWED
         # the client
         self.client_lines = LineBuffer(MAX_WAITING)
-        self.client_name = b""  # the argument of its last EHLO
+        self.client_name = b""  # the argument of its last EHLO or HELO, as it said it
         self.ehlo_line = b""  # that line, for repeating it
         self.greeted_line = b""  # its last EHLO or HELO line
         self.greeted_ok = False  # that was a HELO, and answered 2xx

@@ -7,11 +7,9 @@ of the contract's second table and for the lab's own.  What OpenSSL has to be ma
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from proxy.smtp.reply.names import is_dotted_domain
 from proxy.tools.simulate.replies import BANNER, GOOD_REPLIES, NAME, Piece, SimulatedReplies
 
 SEGMENT = 1400  # octets: what one TCP segment carries of a ClientHello, options and tunnels allowed for
@@ -91,16 +89,3 @@ def hello_size(held: bytes | bytearray) -> int | None:
         return len(held)
     # TLSPlaintext: type, version, length, then Handshake: msg_type, uint24 length (RFC 8446 5.1 and 4)
     return 5 + 4 + int.from_bytes(held[6:9]) if len(held) >= 9 else None
-
-
-def is_full_name(argument: bytes) -> bool:
-    """The argument of an EHLO is a domain with a dot, or an address literal that is one (RFC 5321 4.1.2 and 4.1.3)."""
-    if is_dotted_domain(argument):
-        return True
-    inside = argument.decode("latin-1")[1:-1]
-    try:
-        address = ipaddress.ip_address(inside.removeprefix("IPv6:"))
-    except ValueError:
-        return False
-    tagged = inside.startswith("IPv6:")
-    return argument[:1] + argument[-1:] == b"[]" and tagged == (address.version == 6) and "%" not in inside

@@ -21,7 +21,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from proxy.tools.simulate.faults import Fault, hello_size, is_full_name
+from proxy.smtp.reply.names import is_full_name
+from proxy.tools.simulate.faults import Fault, hello_size
 from proxy.tools.simulate.incoming import ChunkedMessage, DottedMessage, Mail, TooBig
 from proxy.tools.simulate.replies import Piece, SimulatedReplies, without_starttls
 

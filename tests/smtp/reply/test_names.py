@@ -9,6 +9,7 @@ from proxy.smtp.reply.names import (
     banner_host,
     is_address_literal,
     is_dotted_domain,
+    is_full_name,
     is_single_label,
     made_greeting,
 )
@@ -135,3 +136,32 @@ def test_a_greeting_is_made_of_the_first_good_name_but_never_of_the_clients_own(
     setting: bytes, host: bytes | None, name: bytes, address: bytes, client: bytes, made: bytes
 ) -> None:
     assert made_greeting(setting, host, name, address, client) == made
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"a.example",
+        b"A-1.b2.example",
+        b"1.2.example",
+        b"[192.0.2.1]",
+        b"[IPv6:2001:db8::1]",
+        b"[ipv6:::1]",
+        b"x." * 120 + b"de",
+    ],
+)
+def test_a_domain_with_a_dot_or_a_literal_is_a_full_name(name: bytes) -> None:
+    assert is_full_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"", b"localhost", b"a_b.example", b"a.example.", b".a", b"a..b", b"-a.example", b"192.0.2.1", b"2001:db8::1",
+        b"[fe80::1%eth0]", b"[IPv6:fe80::1%eth0]", b"[2001:db8::1]", b"[IPv6:192.0.2.1]", b"[999.0.0.1]", b"[]", b"[",
+        b"[x:y]", b"a.example b", b"\xe4.example", b"x" * 64 + b".example", b"x." * 127 + b"de", b"[\xb2.0.0.1]",
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_nothing_else_is_a_full_name(name: bytes) -> None:
+    assert not is_full_name(name)
