@@ -54,9 +54,10 @@ class RepairPolicy(NamedTuple):
     mode       `repair`, `observe` (find, change nothing) or `off` (leave it unread but for XCLIENT)
     strict     what is only untidy is repaired too
     greeting   domain for a greeting that has to be made; empty: the banner's, else the destination's
-    remove     keywords that are never shown, not even when `add` names them; `AUTH` means `AUTH=` too, CHUNKING takes
-               BINARYMIME along, and `AUTH:NTLM` is one mechanism
-    add        lines that are always shown, behind the greeting
+    remove     keywords of the server's that are not shown; `AUTH` means `AUTH=` too, CHUNKING takes BINARYMIME along,
+               and `AUTH:NTLM` is one mechanism
+    add        lines that are always shown, behind the greeting, in place of one that `remove` names; but a mechanism
+               that is removed goes from them too
     """
 
     mode: str = "repair"
@@ -292,7 +293,7 @@ def _written(
         names.append(_STARTTLS)
         first.append(_STARTTLS)
     for name, text in _added(policy.add, policy.strict) if policy.add else ():
-        if name in names or name in removed or cut(name) in removed or (name == _STARTTLS and own_starttls):
+        if name in names or (name == _STARTTLS and own_starttls):
             continue
         if mechanisms and cut(name) == _AUTH:
             text = without_mechanisms(text, mechanisms)
