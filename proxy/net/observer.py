@@ -69,6 +69,11 @@ class Story:
         self.bytes_from_client = 0
         self.bytes_from_server = 0
 
+    def tried(self, destination: str, name: str) -> None:
+        """This address, of this name, was tried and failed; a session that is never connected tells the last one."""
+        self.destination = destination
+        self.destination_name = name
+
     def ended(self, outcome: str, by: str, reason: str) -> None:
         """What became of it, who ended it first, and why, in a few words."""
         self.outcome = outcome

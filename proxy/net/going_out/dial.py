@@ -379,4 +379,6 @@ class Dial:
         dialer = self._dialer
         name = "" if server.name == server.address else server.name
         where = endpoint(server.address or server.name, server.port)
+        if self._story is not None:
+            self._story.tried(where, name)
         dialer.observer.destination_failed(dialer.route.name, where, name, reason, self._story)
