@@ -23,7 +23,6 @@ from proxy.tools.probe.verdict import Conclusion, Result
 WIDTH = 78
 MAX_LINES_SHOWN = 60  # of a reply; the longest real ones have 25
 MAX_LINE_SHOWN = 300
-TIMES = {"connect": "connected"}
 
 
 def has_body(result: Result) -> bool:
@@ -55,7 +54,8 @@ def report(result: Result, style: Style, now: datetime) -> Iterator[str]:
     if target.route:
         where += f" (route {target.route})"
     yield style("bold", printable(f"Probe of {where}"))
-    yield f"by ehlo-proxy {__version__}, {now:%Y-%m-%d %H:%M} UTC"
+    connected = f", connected in {seen.steps['connect']:.3f} s" if "connect" in seen.steps else ""
+    yield f"by ehlo-proxy {__version__}, {now:%Y-%m-%d %H:%M} UTC{connected}"
     yield from _conversation(seen, style)
     if seen.dialogue:
         yield from _section(style, "The dialogue")

@@ -83,12 +83,10 @@ def conclude(seen: Seen) -> Conclusion:
         return Conclusion(NO_ANSWER, _sentence(seen.target.problem or seen.problem))
     if not faults and seen.problem:
         return Conclusion(NO_ANSWER, _sentence(seen.problem))
-    trusting = next((_xclient(each.result.offered) for each in (seen.before_tls, seen.after_tls) if each and
-                     each.result.offers_xclient), None)  # fmt: skip
     told = ""
-    if trusting is not None:
+    for trusting in _trusting(seen):
         told = "" if faults else TRUST
-        faults.append(trusting if not faults else Fault("none", trusting.cause, trusting.lines))
+        faults.append(Fault("none", trusting.cause, trusting.lines) if faults and trusting.lines else trusting)
     if not faults:
         toml = (
             to_paste(seen, "passthrough", ()) if seen.before_tls is not None and seen.before_tls.result.changed else ""
@@ -218,13 +216,18 @@ def _up_with_another(seen: Seen) -> Fault:
     return Fault("bridge" if lines else "server", f"{failed}; {worked}", lines)
 
 
-def _xclient(offered: Iterable[bytes]) -> Fault:
-    names = " and ".join(each.decode() for each in (b"XCLIENT", b"XFORWARD") if each in offered)
-    cause = (
-        f"the server offers {names} to the address that this probe came from: it trusts it, so a proxy there would end "
-        "every session"
-    )
-    return Fault("server", cause, (("", "xclient = true"),) if b"XCLIENT" in offered else ())
+def _trusting(seen: Seen) -> Iterator[Fault]:
+    """XCLIENT or XFORWARD, in the first reply that offers it: what would become of a session through the proxy."""
+    for reply, where in ((seen.before_tls, ""), (seen.after_tls, "inside TLS ")):
+        if reply is None or not reply.result.offers_xclient:
+            continue
+        names = " and ".join(each.decode() for each in (b"XCLIENT", b"XFORWARD") if each in reply.result.offered)
+        so = "a proxy there would end every session"
+        if where:
+            so = "in bridge mode a proxy there would end every session, and in pass-through any client could use it"
+        cause = f"{where}the server offers {names} to the address that this probe came from: it trusts it, so {so}"
+        yield Fault("server", cause, (("", "xclient = true"),) if b"XCLIENT" in reply.result.offered else ())
+        return
 
 
 def _well(seen: Seen) -> str:

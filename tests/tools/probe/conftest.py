@@ -43,7 +43,7 @@ for server in servers.values():
     server.on_command = lambda line: print(line.split()[0].decode(), file=log, flush=True)
 ports = {n: reactor.listenTCP(0, s, interface="127.0.0.1").getHost().port for n, s in servers.items()}
 print(json.dumps(ports), flush=True)
-reactor.callLater(300, reactor.stop)
+reactor.callLater(1500, reactor.stop)
 reactor.run()
 """
 

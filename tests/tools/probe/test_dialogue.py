@@ -238,6 +238,7 @@ def test_a_connection_that_ends_on_starttls_is_the_administrators(context: ssl.S
         (b"250-mail.example\r\n250-STARTTLS\r\n250 XCLIENT NAME ADDR\r\n", "server", "xclient-offered"),
         (b"250-mail.example\r\n250-STARTTLS\r\n250 XFORWARD NAME ADDR\r\n", "server", "xclient-offered"),
         (b"250-STARTTLS\r\n250-mail.example\r\n250 XCLIENT NAME ADDR\r\n", "passthrough", "greeting-not-first"),
+        (b"250-STARTTLS\r\n250-mail.example\r\n250 XFORWARD NAME ADDR\r\n", "server", "greeting-not-first"),
         (b"250-mail.example\r\n250-STARTTLS\r\n250 SMTPUTF8\r\n", "none", "keyword-incomplete"),
     ],
 )
@@ -246,6 +247,14 @@ def test_what_the_reply_offers_is_weighed(offer: bytes, verdict: str, finding: s
     assert looked.conclusion.verdict == verdict
     assert finding in looked.ids
     assert ("xclient = true" in looked.conclusion.toml) is (verdict == "passthrough")
+
+
+def test_xclient_inside_tls_alone_is_told_as_what_it_is(context: ssl.SSLContext) -> None:
+    inside = b"250-mail.example\r\n250 XCLIENT NAME ADDR\r\n"
+    looked = looked_at(Server(EHLO=lambda number, said, tls: inside if tls else OFFER), context)
+    assert (looked.ids, looked.conclusion.verdict) == ({"xclient-offered"}, "server")
+    assert "Inside TLS the server offers XCLIENT" in looked.conclusion.cause
+    assert "in pass-through any client could use it" in looked.conclusion.cause
 
 
 def test_a_banner_of_several_lines_is_told_and_needs_nothing() -> None:
