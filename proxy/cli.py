@@ -10,7 +10,6 @@ quick.  This is the only module that imports the reactor.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import signal
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from proxy.daemon import signals
 
 if TYPE_CHECKING:
+    import argparse
+
     from proxy.settings import Settings
 
 WORKER = "worker"  # what a parent of several workers starts itself with; not for people

@@ -178,12 +178,19 @@ class Parent(Daemon):
         self.doors.shut(child.number)
         child.give_up()
         self.log.emit("error", "worker-hangs", {"worker": child.number, "pid": child.pid, "seconds": child.silent})
-        self.reactor.callLater(self.settings.service.drain_timeout, child.kill)
+        self.reactor.callLater(self.settings.service.drain_timeout, self._end_silent, child)
         hanging = [one for one in self.children if one.hangs]
         if len(hanging) >= HANG_AT_MOST:
             hanging[0].kill()
         self._wait_longer(time.monotonic() - child.started_at)
         self._replace_later(child.number)
+
+    def _end_silent(self, child: Child) -> None:
+        """Its sessions have had their time, if it hangs still; else it lets them end, with a deadline of its own."""
+        if child.silent > self.silent_at_most:
+            child.kill()
+        elif child in self.children:
+            self.reactor.callLater(self.silent_at_most, self._end_silent, child)
 
     def snapshots(self) -> list[dict[str, Any]]:
         """What all workers have told, the dead ones' included, and what this process itself needs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,9 +14,20 @@ from proxy.settings import from_arguments
 
 
 class Clock:
-    """A reactor that calls nobody."""
+    """A reactor that calls when it is told to."""
 
-    def callLater(self, *_: object) -> None: ...
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Callable[..., object], tuple[object, ...]]] = []
+
+    def callLater(self, seconds: float, call: Callable[..., object], *arguments: object) -> None:
+        self.calls.append((seconds, call, arguments))
+
+    def after(self, seconds: float) -> None:
+        """What was to be called after just so many seconds."""
+        due = [one for one in self.calls if one[0] == seconds]
+        self.calls = [one for one in self.calls if one[0] != seconds]
+        for _seconds, call, arguments in due:
+            call(*arguments)
 
 
 class Silent(Child):
@@ -66,3 +77,28 @@ def test_words_are_a_sign_of_life(parent: Parent) -> None:
             parent.tick()
         child._heard("alive", None)
     assert not child.hangs
+
+
+def hanging(parent: Parent) -> Silent:
+    child = Silent(0, is_ready=True)
+    parent.children.append(child)
+    while not child.hangs:
+        parent.tick()
+    return child
+
+
+def test_one_that_hangs_still_when_its_sessions_have_had_their_time_is_killed(parent: Parent) -> None:
+    child = hanging(parent)
+    parent.reactor.after(parent.settings.service.drain_timeout)
+    assert child.is_killed
+
+
+def test_one_that_has_come_to_itself_is_not_killed_by_then(parent: Parent) -> None:
+    child = hanging(parent)
+    child._heard("alive", None)
+    parent.reactor.after(parent.settings.service.drain_timeout)
+    assert not child.is_killed
+    while child.silent <= parent.silent_at_most:
+        parent.tick()
+    parent.reactor.after(parent.silent_at_most)
+    assert child.is_killed, "it hangs again"
