@@ -106,6 +106,7 @@ CURES = {
     "sha1": BRIDGE + "security_level = 0\n",
     "expired": BRIDGE.replace("verify_name", "#") + 'verify = "pin"\npins = ["sha256:{pin}"]\n',
     "wrong-name": BRIDGE.replace("mail.domain1.com", "wrong.example"),
+    "client-name-invalid": BRIDGE,  # the EHLO inside pass-through TLS would be the client's own
 }
 BAD_NAME = "localhost"  # what clients say to the server that takes no such name
 
