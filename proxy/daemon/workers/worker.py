@@ -94,6 +94,7 @@ class Worker:
         (memory,) = self.channel.take(1)
         counters = Counters(memory, *places, self._changed)
         self.serving = Serving(self.reactor, self.reports, doors=self._doors(inherited), places=counters.of)
+        self.reports.metrics.watch_turns(self.serving.poller.turns)
         self.serving.gather_log(self.writer)
         try:
             self._put_into_effect(self.serving, settings, addresses)

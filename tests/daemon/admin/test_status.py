@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+
+import pytest
 
 from proxy.daemon.admin.destinations import Destinations, merge_destinations
 from proxy.daemon.admin.figures.counters import Snapshot
@@ -204,3 +207,21 @@ def test_a_single_process_needs_no_json_between() -> None:
     reports = Reports(EventLog(lambda line: None), now=lambda: START)
     board = StatusBoard("1", START, lambda: [reports.snapshot()], lambda: START)
     assert json.dumps(board.status())
+
+
+@pytest.mark.alone
+def test_256_destinations_of_unprintable_replies_cost_a_twentieth_of_a_second() -> None:
+    daemon = Daemon()
+    for number in range(256):
+        lines = tuple(f"250-{number} " + "\x80\xff\x01" * 80 for _ in range(40))
+        story = daemon.story(destination=f"192.0.2.{number}:25")
+        daemon.reports.ehlo_replied(story, reply_of(lines, lines[1:], ("non-ascii", False)), 0.0, "clear")
+    board = board_of(daemon)
+    first = time.perf_counter()
+    json.dumps(board.status())
+    later = time.perf_counter()
+    text = json.dumps(board.status())
+    took = time.perf_counter() - later
+    assert len(text) < 4_000_000
+    assert later - first < 0.25, "the first time, when nothing is escaped yet"
+    assert took < 0.05
