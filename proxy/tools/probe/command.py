@@ -16,7 +16,7 @@ from typing import TextIO
 
 from proxy.net.tls.channel import TlsProblem
 from proxy.net.tls.names import literal_address
-from proxy.settings import Destination, SettingsError, load
+from proxy.settings import Destination, Problem, Settings, SettingsError, parse
 from proxy.tools.probe import formats, report
 from proxy.tools.probe.converse import Progress, Seen, look_at
 from proxy.tools.probe.handshake import TODAY
@@ -101,7 +101,17 @@ def run(options: ProbeOptions, out: TextIO, err: TextIO) -> int:
 def _targets(options: ProbeOptions, servers: list[Server]) -> list[Target]:
     if options.server is not None:
         return list(of_destination(options.server, options.asked, servers))
-    return of_settings(load(options.config), options.route, options.asked, servers)
+    return of_settings(_settings(options.config), options.route, options.asked, servers)
+
+
+def _settings(path: str) -> Settings:
+    """What the file says; what it names is not looked at, so that anybody may probe.  Raises SettingsError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse(file.read(1 << 24), path)
+    except (OSError, ValueError) as error:  # UnicodeDecodeError, a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError([Problem(path, "", None, f"a file that can be read: {reason}")]) from None
 
 
 def _trust_problem(targets: list[Target]) -> str:

@@ -86,6 +86,7 @@ def test_a_configuration_has_all_its_destinations_probed_and_the_worst_counts(
         listen = ["127.0.0.1:2525"]
         destination = ["127.0.0.1:{simulated.ports["none"]}"]
         ehlo_name = "route.example"
+        tls = {{ mode = "bridge", certificate = "/nobody/reads.pem", key = "/nobody/reads.key", verify = "none" }}
         [[route]]
         name = "bad"
         listen = ["127.0.0.1:2526"]
