@@ -99,7 +99,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     whole = parser()
     try:
         _stumble(whole, words)
-        arguments = whole.parse_args(words)
+        arguments, unknown = whole.parse_known_args(words)
+        if unknown:
+            arguments.parser.error(f"not understood: {' '.join(unknown)}")
         if arguments.command == "run":
             _settle_run(arguments)
         elif arguments.command == "probe":
@@ -240,6 +242,11 @@ def _stumble(whole: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """
     (commands,) = (one for one in whole._actions if isinstance(one, argparse._SubParsersAction))
     name = next((word for word in words if not word.startswith("-")), None)
+    before = words[: words.index(name)] if name is not None else words
+    for word in before:
+        known = list(whole._option_string_actions)
+        if word.startswith("--") and not any(one.startswith(word) for one in known):
+            whole.error(f"there is no option {word} in front of a command{_meant(word, known)}")
     if name is None:
         return
     if name not in commands.choices:

@@ -143,7 +143,7 @@ class Tls:
     )
     verify_name: tuple[str, ...] = setting(
         values.verified_names,
-        [],
+        "",
         'Names of which the server\'s certificate must have one, ".domain1.com" being any below it;'
         ' empty: the destination\'s, with "mx:DOMAIN" the domain and what is below it.',
     )

@@ -82,11 +82,20 @@ def _beyond_reach(route: Route) -> Iterator[tuple[str, str]]:
         yield "repair.remove", f"clients without TLS are not shown these; {inside}"
     if route.repair.client_name:
         yield "repair.client_name", f"stands in for the client's name in clear; {inside}"
-    ports = [one.port for one in route.destination if one.kind != "original"]
-    ports += route.original_ports if any(one.kind == "original" for one in route.destination) else ()
-    if IMPLICIT_TLS in ports:
-        key = "destination" if any(one.port == IMPLICIT_TLS for one in route.destination) else "original_ports"
-        yield key, 'port 465 is TLS from the first byte: in mode "passthrough" there is nothing to repair in clear'
+    if key := _implicit_port(route):
+        yield (
+            key,
+            'port 465 is TLS from the first byte: in mode "passthrough" nothing can be read or repaired; give port 25'
+            ' or 587, or bridge mode with server = "implicit"',
+        )
+
+
+def _implicit_port(route: Route) -> str:
+    """The key that says port 465, "" if none does."""
+    if any(one.port == IMPLICIT_TLS for one in route.destination):
+        return "destination"
+    original = any(one.kind == "original" for one in route.destination)
+    return "original_ports" if original and IMPLICIT_TLS in route.original_ports else ""
 
 
 def _of_clients(route: Route, workers: int) -> Iterator[tuple[str, str]]:
@@ -115,6 +124,11 @@ def _of_tls(route: Route) -> Iterator[tuple[str, str]]:
         if changed:
             yield "tls", f'{", ".join(changed)}: no effect in mode "passthrough"'
         return
+    if tls.server == "starttls" and _implicit_port(route):
+        yield (
+            "tls.server",
+            'port 465 is TLS from the first byte (RFC 8314 3.3), where "starttls" waits in vain: "implicit"',
+        )
     if tls.verify == "none" and tls.server != "none":
         yield "tls.verify", '"none" encrypts, but to whoever answers: the server is not authenticated'
     if tls.pins and tls.verify != "pin":

@@ -107,7 +107,8 @@ def test_what_does_not_reach_inside_tls_in_pass_through_does_in_bridge_mode() ->
 
 @pytest.mark.parametrize("to", ['["192.0.2.10:465"]', '["mail.domain1.com:465"]'])
 def test_a_port_of_implicit_tls_has_nothing_to_repair_in_pass_through(to: str) -> None:
-    assert "nothing to repair" in found(to=to)["route[0].destination"]
+    assert 'server = "implicit"' in found(to=to)["route[0].destination"]
+    assert "waits in vain" in found(BRIDGE + NAMED, to=to)["route[0].tls.server"]
     assert found(BRIDGE + NAMED + "tls.server = 'implicit'", to=to) == {}
 
 

@@ -90,6 +90,10 @@ def test_the_version_is_told_everywhere(arguments: list[str], capsys: pytest.Cap
         ("simulate --listen systemd:x", "an address and a port"),
         ("simulate --finding x --reply y", "not allowed with argument"),
         ("replay", "required: FILE"),
+        ("--verison", "there is no option --verison in front of a command; did you mean --version?"),
+        ("--config x run", "there is no option --config in front of a command"),
+        ("replay a b", "ehlo-proxy replay: error: not understood: b"),
+        ("check -x", "ehlo-proxy check: error: not understood: -x"),
     ],
 )
 def test_arguments_that_can_not_be_used_are_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
