@@ -74,6 +74,12 @@ class Story:
         self.destination = destination
         self.destination_name = name
 
+    def inside_bridge(self, version: str, sni: str = "") -> None:
+        """TLS ends at the proxy: towards the client, or towards the server where the client has none."""
+        self.tls = "bridge"
+        self.tls_version = version
+        self.sni = sni
+
     def ended(self, outcome: str, by: str, reason: str) -> None:
         """What became of it, who ended it first, and why, in a few words."""
         self.outcome = outcome

@@ -135,15 +135,11 @@ def drop_server(carrier: Carrier, action: DropServer) -> None:
 
 
 def server_tls(carrier: Carrier, action: ServerTls) -> None:
-    assert carrier.route.secure is not None
-    handshake = carrier.securing_server = carrier.route.secure.server(carrier)
-    handshake.ready(0)
+    carrier.secure().server()
 
 
 def client_tls(carrier: Carrier, action: ClientTls) -> None:
-    assert carrier.route.secure is not None
-    handshake = carrier.securing_client = carrier.route.secure.client(carrier)
-    handshake.ready(0)
+    carrier.secure().client()
 
 
 def end(carrier: Carrier, action: End) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.net.carrier.actions import DO, TELLS
 from proxy.net.carrier.ending import JUDGED_AFTER, Ends
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
+from proxy.net.carrier.securing import Securing
 from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
 from proxy.net.relay.outgoing import PEER_FULL, SESSION_FULL
 from proxy.smtp.session.events import Action, ToClient, ToServer
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from proxy.net.going_out.destination import Server
     from proxy.net.going_out.dial import Dial
     from proxy.net.observer import Story
-    from proxy.net.tls.secure import Handshake
 
 MAX_NAME: Final = 255  # octets of a client's name that are kept
 IMPLICIT_TLS: Final = ":465"  # RFC 8314 7.3
@@ -35,7 +35,7 @@ class Carrier:
 
     __slots__ = (
         "active_at", "client", "connected_to", "dial", "due", "early", "ends", "found", "onlooker", "original", "over",
-        "route", "securing_client", "securing_server", "server", "session", "story",
+        "route", "securing", "server", "session", "story",
     )  # fmt: skip
 
     def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
@@ -52,8 +52,7 @@ class Carrier:
         self.dial: Dial | None = None
         recorder = route.recorders.begin(story, now) if route.recorders is not None else None
         self.onlooker = Onlooker(story, recorder, self._hellos_seen)
-        self.securing_client: Handshake | None = None  # the handshakes that are under way
-        self.securing_server: Handshake | None = None
+        self.securing: Securing | None = None
         self.due: float | None = None  # what `deadlines` knows
         self.early = b""  # the beginning of a TLS record that came before the server was connected
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
@@ -76,8 +75,7 @@ class Carrier:
         else:
             route.poller.add(self.client.sock.fileno(), self.client)
         if route.secure is not None and self.implicit:
-            handshake = self.securing_client = route.secure.client(self)
-            handshake.ready(0)
+            self.secure().client()
             if self.over:
                 return
         self.dial = route.dialer.dial(self, (self.story.client, self.story.client_port), original, self.story)
@@ -291,6 +289,12 @@ class Carrier:
         self.client.peer = None
         self.client.resume(PEER_FULL)
 
+    def secure(self) -> Securing:
+        """This session's handshakes."""
+        if self.securing is None:
+            self.securing = Securing(self)
+        return self.securing
+
     @property
     def implicit(self) -> bool:
         """Whether the client speaks TLS from its first byte."""
@@ -374,11 +378,8 @@ class Carrier:
         if self.dial is not None:
             self.dial.cancel()
             self.dial = None
-        if self.securing_server is not None:
-            self.securing_server.cancel()
-        if self.securing_client is not None and client.pending is None:
-            self.securing_client.cancel()  # with something to say to the client, it is let through to say it
-        self.securing_server = self.securing_client = None
+        if self.securing is not None:
+            self.securing.cancel(clients_too=client.pending is None)
         abort_after = route.settings.timeouts.abort
         client_clean = server is None or server.channel is None or server.end_was_clean
         if server is not None:

@@ -204,6 +204,30 @@ class Outgoing(ABC):
         """False when this side's TLS ended without a close_notify: the other side's then ends so, too."""
         return self.channel is None or not self.ended or self.channel.clean_end
 
+    # -- the handshake (`proxy.net.tls.secure.Secured`) ----------------------------------------------------------------
+
+    def handshake_begins(self) -> None:
+        """What comes in is the handshake's; in a session that begins with TLS nothing leaves in clear."""
+        self.securing = True
+        self.holds_back = self.pending is None
+
+    def clear_text_is_out(self) -> bool:
+        """Whether all that was written before has left."""
+        if not self.holds_back:
+            self.flush()
+            self.holds_back = self.pending is None
+        return self.holds_back
+
+    def handshake_over(self, channel: TlsChannel | None) -> None:
+        """Read and write through `channel` from now on; without one, what waited for it is dropped."""
+        self.securing = self.holds_back = False
+        if channel is None:
+            self.pending = None
+        else:
+            self.channel = channel
+            self.may_read = True
+            self.flush()
+
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def finish(self, *, clean: bool = True) -> None:

@@ -1,4 +1,6 @@
-"""TLS on either side of a session, for bridge mode: the handshake, the verdict, and the channel put in place.
+"""A route's TLS in bridge mode: its contexts, the handshake on either side, and the verdict on a server.
+
+Who asks for a handshake is told its end; what the session makes of it is `proxy.net.carrier.securing`'s.
 
 While a handshake is under way it owns the socket's events; the connection gets them back with a channel to read and
 write through.  What was to be sent before goes first, in clear.
@@ -6,11 +8,8 @@ write through.  What was to be sent before goes first, in clear.
 
 from __future__ import annotations
 
-from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.net.relay.connection import Connection
 from proxy.net.tls.channel import TlsChannel, TlsContexts, Verdict, judge
 from proxy.net.tls.contexts import offers_dhe
 from proxy.net.tls.flight import ServerFlight
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from proxy.net.carrier.carrier import Carrier
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Watched
     from proxy.settings import Destination, Tls
 
 
@@ -34,6 +34,41 @@ class Goal(Protocol):
     def destination(self) -> Destination: ...
 
 
+class Secured(Protocol):
+    """The connection that gets a channel: the socket's owner before the handshake and after it."""
+
+    @property
+    def sock(self) -> socket.socket: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def closing(self) -> bool: ...
+
+    def handshake_begins(self) -> None:
+        """Nothing is read any more, and what is not being sent yet waits for the channel."""
+
+    def clear_text_is_out(self) -> bool:
+        """Whether all that was to go in clear has left; it is tried again."""
+
+    def handshake_over(self, channel: TlsChannel | None) -> None:
+        """Go on inside TLS; or in clear, and what waited for TLS is dropped."""
+
+    def ready(self, mask: int) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Sockets(Protocol):
+    """Who gives out the sockets' events (`proxy.net.waiting.poller`)."""
+
+    def replace(self, fd: int, watched: Watched) -> None: ...
+    def soon(self, watched: Watched) -> None: ...
+
+
+if TYPE_CHECKING:
+    Told = Callable[[TlsChannel | None, str], None]
+
+
 class SecureRoute:
     """A route's contexts, made at start and at each reload."""
 
@@ -43,19 +78,20 @@ class SecureRoute:
         self.tls = tls
         self.contexts = contexts
 
-    def client(self, carrier: Carrier) -> Handshake:
+    def client(
+        self, connection: Secured, poller: Sockets, deadlines: Deadlines, timeout: float, then: Told
+    ) -> Handshake:
         """The proxy is the TLS server towards the client."""
         assert self.contexts.client_side is not None
-        channel = TlsChannel.towards_client(self.contexts.client_side, carrier.client.sock)
-        return Handshake(carrier, carrier.client, channel, partial(self.client_secured, carrier))
+        channel = TlsChannel.towards_client(self.contexts.client_side, connection.sock)
+        return Handshake(connection, channel, poller, deadlines, timeout, then)
 
-    def server(self, carrier: Carrier) -> Handshake:
+    def server(
+        self, connection: Secured, server: Goal, poller: Sockets, deadlines: Deadlines, timeout: float, then: Told
+    ) -> Handshake:
         """The proxy is the TLS client towards the server."""
-        connection = carrier.server
-        assert connection is not None
-        assert carrier.connected_to is not None
-        channel = self.towards_server(connection.sock, carrier.connected_to)
-        return Handshake(carrier, connection, channel, partial(self.server_secured, carrier))
+        channel = self.towards_server(connection.sock, server)
+        return Handshake(connection, channel, poller, deadlines, timeout, then)
 
     def towards_server(self, sock: socket.socket, server: Goal) -> TlsChannel:
         """A channel to a server; `judge` it after the handshake."""
@@ -67,53 +103,6 @@ class SecureRoute:
     def judge(self, channel: TlsChannel, server: Goal) -> Verdict:
         """Whether this server's identity meets the route's policy."""
         return judge(channel.connection, self.tls, meant(server), channel.received)
-
-    def server_secured(self, carrier: Carrier, channel: TlsChannel | None, reason: str) -> None:
-        """The handshake with the server is over: judge it before anybody is told."""
-        carrier.securing_server = None
-        session = carrier.session
-        if session is None:
-            return
-        accepted = False
-        if channel is not None:
-            assert carrier.connected_to is not None
-            verdict = self.judge(channel, carrier.connected_to)
-            accepted, reason = verdict.accepted, verdict.reason
-            carrier.route.observer.tls_started(
-                carrier.story, "server", channel.version, "", channel.cipher, self.tls.verify if accepted else "no",
-                verdict.not_after or 0.0, channel.group,
-            )  # fmt: skip
-        if accepted:
-            assert channel is not None
-            carrier.onlooker.keep_nothing()
-            bridge = carrier.route.policy.bridge
-            if bridge is not None and bridge.client == "none":
-                carrier.story.tls = "bridge"
-                carrier.story.tls_version = channel.version
-            carrier.obey(session.server_tls_ready(monotonic()))
-        else:
-            carrier.drop_server()
-            carrier.obey(session.server_tls_failed(reason, monotonic()))
-
-    def client_secured(self, carrier: Carrier, channel: TlsChannel | None, reason: str) -> None:
-        """The handshake with the client is over."""
-        carrier.securing_client = None
-        session = carrier.session
-        if session is None:
-            return
-        if channel is None:
-            carrier.obey(session.client_tls_failed(reason, monotonic()))
-            return
-        story = carrier.story
-        carrier.onlooker.inside_tls()
-        story.tls = "bridge"
-        story.tls_version = channel.version
-        story.sni = channel.sni
-        carrier.route.observer.tls_started(
-            story, "client", channel.version, channel.sni, channel.cipher, "", 0.0, channel.group
-        )
-        if not carrier.implicit:
-            carrier.obey(session.client_tls_ready(monotonic()))
 
 
 def meant(server: Goal) -> Meant:
@@ -131,23 +120,22 @@ class Handshake:
 
     def __init__(
         self,
-        carrier: Carrier,
-        connection: Connection,
+        connection: Secured,
         channel: TlsChannel,
-        then: Callable[[TlsChannel | None, str], None],
+        poller: Sockets,
+        deadlines: Deadlines,
+        timeout: float,
+        then: Told,
     ) -> None:
-        route = carrier.route
         self._connection = connection
         self._channel = channel
         self._then = then
-        self._poller = route.poller
-        self._deadlines = route.deadlines
+        self._poller = poller
+        self._deadlines = deadlines
         self._over = False
-        connection.securing = True
-        # In a session that begins with TLS nothing may leave in clear.
-        connection.holds_back = connection.pending is None
-        self._poller.replace(connection.sock.fileno(), self)
-        self._deadlines.at(self._deadlines.now() + route.settings.timeouts.handshake, self)
+        connection.handshake_begins()
+        poller.replace(connection.sock.fileno(), self)
+        deadlines.at(deadlines.now() + timeout, self)
 
     def ready(self, mask: int) -> None:
         """The socket may let the handshake go on."""
@@ -157,11 +145,8 @@ class Handshake:
         if connection.closed:
             self.cancel()
             return
-        if not connection.holds_back:
-            connection.flush()
-            if connection.pending is not None:
-                return
-            connection.holds_back = True
+        if not connection.clear_text_is_out():
+            return
         try:
             done = self._channel.handshake()
         except TlsProblem as problem:
@@ -194,12 +179,11 @@ class Handshake:
         if not self._over:
             self._over = True
             self._deadlines.cancel(self)
-            self._connection.pending = None
             self._give_back()
+            self._connection.handshake_over(None)
 
     def _give_back(self) -> None:
         connection = self._connection
-        connection.securing = connection.holds_back = False
         if not connection.closed:
             self._poller.replace(connection.sock.fileno(), connection)
 
@@ -210,14 +194,9 @@ class Handshake:
         self._deadlines.cancel(self)
         self._give_back()
         connection = self._connection
-        if channel is None:
-            connection.pending = None  # it was meant for inside TLS
-            if connection.closing:
-                connection.abort()
-        else:
-            connection.channel = channel
-            connection.may_read = True
-            connection.flush()
+        connection.handshake_over(channel)
+        if channel is None and connection.closing:
+            connection.abort()
         self._then(channel, reason)
         if channel is not None:
             connection.ready(0)  # what came behind the handshake is in OpenSSL, or in the kernel without an event
