@@ -173,7 +173,8 @@ def test_interception_takes_the_hosts_own_mail_and_lets_its_own_connections_out(
         assert int(capabilities, 16) == 1 << 10 | 1 << 13, "CAP_NET_BIND_SERVICE, and CAP_NET_RAW"
         send(machine, machine.path(certificate).read_text(), FAR)
         (end,) = machine.events(OWN, "session-end")
-        assert f"client=192.0.2.1 destination={FAR}:25 outcome=completed" in end
+        for told in ("client=192.0.2.1", f"destination={FAR}:25", "outcome=completed"):
+            assert f" {told} " in end
         assert "ehlo=repaired" in end
     finally:
         machine.run("systemctl stop far-server; nft delete table inet ehlo_proxy; ip netns delete far")

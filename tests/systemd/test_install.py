@@ -124,7 +124,7 @@ def test_from_nothing_to_a_running_service_and_on_to_all_its_kinds(
     follow(fresh, chapter["Bridge"])
     send(fresh, certificates.root().pem.decode())
     assert "tls=bridge" in journal(fresh, "ehlo-proxy")
-    fresh.run("ehlo-proxy check")  # root sees the credentials while the service runs
+    fresh.run("ehlo-proxy check")  # root sees the copies of the pair while the service runs
     fresh.run("systemctl stop ehlo-proxy; ! ehlo-proxy check")
     fresh.write("/etc/ehlo-proxy/ehlo-proxy.toml", before + "\n")
     fresh.run("rm /etc/systemd/system/ehlo-proxy.service.d/bridge.conf; systemctl daemon-reload")

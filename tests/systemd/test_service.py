@@ -240,10 +240,10 @@ def test_the_journal_has_each_event_once_with_its_level(running: Machine) -> Non
         assert not message.startswith("<"), message
         levels.setdefault(message.split(" ", 1)[0], set()).add(entry["PRIORITY"])
     assert levels["ready"] == levels["session-end"] == {"6"}
-    assert levels["reload-failed"] == {"3"}
+    assert levels["reload-failed"] == {"4"}
     assert len(running.events(UNIT, "session-end")) == senders.ended["completed"]
-    errors = [entry["MESSAGE"] for entry in running.journal(UNIT, "--priority=err")]
-    assert [line.split(" ", 1)[0] for line in errors] == ["reload-failed"]
+    warnings = [entry["MESSAGE"] for entry in running.journal(UNIT, "--priority=warning")]
+    assert [line.split(" ", 1)[0] for line in warnings] == ["reload-failed"]
 
 
 def test_workers_belong_to_the_service_and_end_with_it(machine: Machine) -> None:
