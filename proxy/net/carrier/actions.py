@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.net.relay.outgoing import SESSION_FULL
+from proxy.net.relay.reading import SESSION_FULL
 from proxy.smtp.session.events import (
     ClientTls,
     DropServer,
@@ -89,7 +89,7 @@ def said_privately(carrier: Carrier, action: SaidPrivately) -> None:
 
 
 def release_client(carrier: Carrier, action: ReleaseClient) -> None:
-    carrier.client.relaying = True
+    carrier.client.let_go()
     carrier.client.resume(SESSION_FULL)  # the session has given out all that it held
     assert carrier.session is not None
     carrier.active_at = carrier.session.now
@@ -99,7 +99,7 @@ def release_client(carrier: Carrier, action: ReleaseClient) -> None:
 def release_server(carrier: Carrier, action: ReleaseServer) -> None:
     server = carrier.server
     assert server is not None
-    server.relaying = True
+    server.let_go()
     if action.tls and carrier.story.tls == "none":
         carrier.story.tls = "passthrough"
     carrier.onlooker.server_let_go(action.tls)
@@ -110,7 +110,7 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
 
 def finish_server(carrier: Carrier, action: FinishServer) -> None:
     if carrier.server is not None:
-        carrier.server.finish(clean=carrier.client.end_was_clean)
+        carrier.server.sender.finish(clean=carrier.client.end_was_clean)
     carrier.half_closed()
     if carrier.client.relaying:
         carrier.set_deadline()

@@ -15,8 +15,8 @@ from proxy.net.carrier.actions import DO, TELLS
 from proxy.net.carrier.ending import JUDGED_AFTER, Ends
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.carrier.securing import Securing
-from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
-from proxy.net.relay.outgoing import PEER_FULL, SESSION_FULL
+from proxy.net.relay.connection import Connection
+from proxy.net.relay.reading import PEER_FULL, SESSION_FULL, Reading
 from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
@@ -46,8 +46,8 @@ class Carrier:
         self.session: Session | None = Session(
             route.policy, now, client_trusted=trusted, client_address=story.client, session_id=story.id
         )
-        self.client = ClientConnection(sock, self, route.poller, route.deadlines)
-        self.server: ServerConnection | None = None
+        self.client = Connection("client", sock, self, route.poller, route.deadlines)
+        self.server: Connection | None = None
         self.connected_to: Server | None = None  # the last one
         self.dial: Dial | None = None
         recorder = route.recorders.begin(story, now) if route.recorders is not None else None
@@ -63,7 +63,7 @@ class Carrier:
 
     def __str__(self) -> str:
         """Whose deadline it is, for the log of slow turns."""
-        return f"session {self.story.id} of route {self.story.route}, a deadline"
+        return f"session {self.story.id} of route {self.story.route}"
 
     def begin(self, original: tuple[str, int] | None, *, registered: bool = False) -> None:
         """Connect first, and read the client meanwhile: what it says early waits."""
@@ -97,13 +97,12 @@ class Carrier:
         story.source_port = sock.getsockname()[1]
         self.connected_to = server
         story.destination_name = server.name if server.name != server.address else ""
-        connection = self.server = ServerConnection(sock, self, route.poller, route.deadlines)
-        connection.peer = self.client
-        self.client.peer = connection
+        connection = self.server = Connection("server", sock, self, route.poller, route.deadlines)
+        connection.join(self.client)
         route.poller.replace(sock.fileno(), connection)
         route.observer.destination_connected(story, now - dial.started_at)
         if route.settings.send_proxy_protocol:
-            connection.write(route.proxy_header(self))
+            connection.sender.write(route.proxy_header(self))
         self.obey(
             session.server_connected(
                 now,
@@ -166,10 +165,11 @@ class Carrier:
         self.onlooker.server_let_go(True)
         self.onlooker.tls_passes(data)
         self.forget_session()
-        server.relaying = self.client.relaying = True
+        server.let_go()
+        self.client.let_go()
         self.active_at = monotonic()
         self.set_deadline()
-        server.write(data)
+        server.sender.write(data)
         return True
 
     def server_data(self, data: bytes, now: float) -> None:
@@ -181,7 +181,7 @@ class Carrier:
         self.onlooker.read(False, data, now)
         self.obey(session.server_data(data, now))
 
-    def ended(self, connection: Connection, reset: bool) -> None:
+    def ended(self, connection: Reading, reset: bool) -> None:
         """Nothing more comes from one side: it ended, or (`reset`) it is gone altogether."""
         ends = self.ends
         side = "client" if connection is self.client else "server"
@@ -205,7 +205,7 @@ class Carrier:
             if self.session is None and not self.over:
                 self._relay_ended(connection, reset)
 
-    def _relay_ended(self, connection: Connection, reset: bool) -> None:
+    def _relay_ended(self, connection: Reading, reset: bool) -> None:
         """FIN for FIN, reset for reset."""
         side = "client" if connection is self.client else "server"
         other = self.server if connection is self.client else self.client
@@ -219,7 +219,7 @@ class Carrier:
         if other is None or other.ended:
             self.end("completed", side, "")
             return
-        other.finish(clean=connection.end_was_clean)
+        other.sender.finish(clean=connection.end_was_clean)
         self.half_closed()
         self.set_deadline()
 
@@ -240,10 +240,10 @@ class Carrier:
         for action in actions:
             kind = type(action)
             if kind is ToClient:
-                self.client.write(action.data)  # type: ignore[union-attr]  # told by its type
+                self.client.sender.write(action.data)  # type: ignore[union-attr]  # told by its type
             elif kind is ToServer:
                 if self.server is not None:
-                    self.server.write(action.data)  # type: ignore[union-attr]  # told by its type
+                    self.server.sender.write(action.data)  # type: ignore[union-attr]  # told by its type
             else:
                 if untold is not None:
                     DO[type(untold)](self, untold)
@@ -268,7 +268,11 @@ class Carrier:
                     self.due = deadline
                     self.route.deadlines.at(deadline, self)
 
-    def look(self, source: Connection, data: bytes) -> None:
+    def looks(self) -> bool:
+        """Whether what is relayed is to be shown to `look`."""
+        return self.onlooker.wants
+
+    def look(self, source: Reading, data: bytes) -> None:
         """What is relayed while the onlooker wants it."""
         self.onlooker.relayed(source is self.client, data)
 
@@ -284,9 +288,8 @@ class Carrier:
     def drop_server(self) -> None:
         server, self.server = self.server, None
         if server is not None:
-            server.peer = None
+            server.part()
             server.close(reset=False, abort_after=self.route.settings.timeouts.abort)
-        self.client.peer = None
         self.client.resume(PEER_FULL)
 
     def secure(self) -> Securing:
@@ -303,9 +306,13 @@ class Carrier:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
+    def _last_active_at(self) -> float:
+        server_at = self.server.active_at if self.server is not None else 0.0
+        return max(self.active_at, self.client.active_at, server_at)
+
     def set_deadline(self) -> None:
         """For a relay, also of one direction only: nothing for too long, either way."""
-        when = self.active_at + self.ends.patience
+        when = self._last_active_at() + self.ends.patience
         if self.due is None or when < self.due:
             self.due = when
             self.route.deadlines.at(when, self)
@@ -325,7 +332,7 @@ class Carrier:
         if session is not None and not (self.client.relaying and session.deadline is None):
             self.obey(session.time_passed(now))
             return
-        if now >= self.active_at + self.ends.patience:
+        if now >= self._last_active_at() + self.ends.patience:
             self.end("timeout", "proxy", self.ends.too_late)
         else:
             self.set_deadline()
@@ -335,7 +342,7 @@ class Carrier:
         if self.session is not None:
             self.obey(self.session.drain(monotonic()))
         relays = self.session is None or self.client.relaying
-        if not self.over and relays and monotonic() - self.active_at >= quiet_for:
+        if not self.over and relays and monotonic() - self._last_active_at() >= quiet_for:
             self.end("aborted", "proxy", "quiet while the service is being stopped")
 
     def tell_flow(self) -> None:
@@ -379,7 +386,7 @@ class Carrier:
             self.dial.cancel()
             self.dial = None
         if self.securing is not None:
-            self.securing.cancel(clients_too=client.pending is None)
+            self.securing.cancel(clients_too=client.sender.pending is None)
         abort_after = route.settings.timeouts.abort
         client_clean = server is None or server.channel is None or server.end_was_clean
         if server is not None:

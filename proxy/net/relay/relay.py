@@ -1,26 +1,23 @@
 """Pass-through: what comes in on one side goes out on the other, unread.
 
-`pump` is the plain way: receive into one buffer that all sessions share, send at once.  Nothing is copied in user space
-unless the receiver is full; then the rest waits there and this side is not read.  A direction that proves to be long
-goes on in the kernel (`splice`).
+`pump` receives into one buffer that all sessions share and sends at once.  Nothing is copied in user space unless the
+receiver is full; then the rest waits there and this side is not read.  A direction that proves to be long goes on in
+the kernel (`splice`).
 
-Half-close and resets are the carrier's: here they are only noticed.
+Half-close and resets are the carrier's: here they are only returned.
 """
 
 from __future__ import annotations
 
-import select
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+import socket
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
 
-from proxy.net.relay import splice
-
-if TYPE_CHECKING:
-    from proxy.net.relay.connection import Connection
+from proxy.net.relay.sender import MAX_PENDING, Sender
 
 PUMPS_A_TURN: Final = 8
 WORTH_ANOTHER: Final = 16384  # bytes in one receive, from which on more are likely to be there
-_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 # One for all sessions: what is in it has left it when `pump` returns.  A peer that takes nothing has it all waiting,
 # on top of the MAX_PENDING up to which this side is read: 224 KiB, and 252 with what a growing bytearray keeps in hand.
@@ -28,90 +25,47 @@ _BUFFER = bytearray(163840)
 _VIEW = memoryview(_BUFFER)
 
 
-def passed(source: Connection) -> bool:
-    """The usual case in one go: a few bytes have come, nothing waits on either side, and the peer takes them.
+class Came(Enum):
+    """What became of an attempt to relay."""
 
-    False, with nothing done, when it is any other case.
+    ALL = "all that was there"
+    MORE = "there may be more"
+    TOO_MUCH = "more than the other side takes"
+    END = "an end"
+    RESET = "a reset"
+
+
+def pump(
+    sock: socket.socket, to: Sender, only_bytes: bool, look: Callable[[bytes], object] | None, enough: int
+) -> tuple[int, Came]:
+    """Relay from `sock` until nothing comes, the other side is full, or others should have their turn.
+
+    `only_bytes`: the event told of bytes and of no end, so a small piece is all.  Without that only EAGAIN says so: an
+    end that came with the bytes is told with them, and may have been told while nothing was read.  `enough`: so many
+    bytes show that the direction is a long one, when more come and nothing waits; then it returns.
     """
-    peer = source.peer
-    carrier = source.carrier
-    if (
-        peer is None
-        or carrier is None
-        or source.pending is not None
-        or peer.pending is not None
-        or source.paused
-        or source.ended
-        or source.channel is not None
-        or peer.channel is not None
-        or source.pipe is not None
-        or peer.pipe is not None
-        or peer.broken
-        or carrier.onlooker.wants
-    ):
-        return False
-    try:
-        count = source.sock.recv_into(_BUFFER)
-    except BlockingIOError:
-        return True
-    except OSError:
-        source.finished(True)
-        return True
-    if not count:
-        source.finished(source.broken)
-        return True
-    source.moved += count
-    carrier.active_at = monotonic()
-    peer.write(_VIEW[:count])
-    if count >= WORTH_ANOTHER or source.paused:
-        source.may_read = True
-        if not source.paused:
-            pump(source, 0)
-    else:
-        source.may_read = False
-    return True
-
-
-def pump(source: Connection, mask: int) -> None:
-    """Relay from `source` to its peer until nothing comes, the peer is full, or others should have their turn."""
-    peer = source.peer
-    carrier = source.carrier
-    if peer is None or carrier is None:
-        return
-    if peer.broken:  # for nobody; the end comes when what the peer said last has been taken, or never, and then in time
-        source.may_read = True
-        return
-    if source.pipe is not None:
-        splice.pump(source)
-        return
-    receive = source.sock.recv_into
+    receive = sock.recv_into
+    moved = 0
     for _ in range(PUMPS_A_TURN):
         try:
             count = receive(_BUFFER)
         except BlockingIOError:
-            source.may_read = False
-            return
+            return moved, Came.ALL
         except OSError:
-            source.finished(True)
-            return
+            return moved, Came.RESET
         if not count:
-            source.finished(source.broken)
-            return
-        source.moved += count
-        peer.write(_VIEW[:count])
-        if carrier.onlooker.wants:
-            carrier.look(source, bytes(_VIEW[:count]))
-        carrier.active_at = monotonic()
-        if source.paused:
-            source.may_read = True
-            return
+            return moved, Came.END
+        moved += count
+        to.write(_VIEW[:count])
+        if look is not None:
+            look(bytes(_VIEW[:count]))
+        if to.pending is not None and len(to.pending) > MAX_PENDING:
+            return moved, Came.TOO_MUCH
+        if to.broken:
+            return moved, Came.MORE
         if count < WORTH_ANOTHER:
-            # An end that came with the bytes is told with them; a later one is an event of its own.  Without a mask
-            # (`soon`) an end may have been told while nothing was read, so only EAGAIN says that all is in.
-            if mask and not mask & _ENDINGS:
-                source.may_read = False
-                return
-        elif source.moved > splice.BEGIN_AFTER and not carrier.onlooker.wants and splice.begin(source):
-            splice.pump(source)
-            return
-    source.turn_over()
+            if only_bytes:
+                return moved, Came.ALL
+        elif moved > enough and to.pending is None:
+            return moved, Came.MORE
+    return moved, Came.MORE

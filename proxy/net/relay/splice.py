@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from time import monotonic
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from proxy.net.relay.connection import Connection
+from typing import Final
 
 BEGIN_AFTER: Final = 393216  # bytes relayed plainly before it begins
 PIPE_SIZE: Final = 1048576
 MAX_PIPES: Final = 32  # in use at once in one process: what the kernel gives an unprivileged user at this size
 MAX_SPARE: Final = 4
+NEVER: Final = 1 << 62
 SPLICES_A_TURN: Final = 16
 
 _FLAGS: Final = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE", 1)
@@ -33,18 +30,18 @@ _in_use = 0
 
 
 class Pipe:
-    """A pipe of the pool, and how many bytes are in it."""
+    """A pipe of the pool: one direction's bytes between two sockets."""
 
-    __slots__ = ("holds", "read_end", "size", "source_ended", "source_reset", "write_end")
+    __slots__ = ("_read_end", "_write_end", "holds", "size", "source_ended", "source_reset")
 
     def __init__(self) -> None:
         """Raises OSError when the process has no descriptors left."""
-        self.read_end, self.write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self.size = fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            self.size = fcntl.fcntl(self._write_end, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         except OSError:
-            self.size = fcntl.fcntl(self.write_end, fcntl.F_GETPIPE_SZ)
-        self.holds = 0
+            self.size = fcntl.fcntl(self._write_end, fcntl.F_GETPIPE_SZ)
+        self.holds = 0  # bytes
         self.source_ended = False
         self.source_reset = False
 
@@ -53,79 +50,65 @@ class Pipe:
         global _in_use
         _in_use -= 1
         if self.holds or len(_spare) >= MAX_SPARE:
-            os.close(self.read_end)
-            os.close(self.write_end)
+            self.close()
         else:
             self.source_ended = self.source_reset = False
             _spare.append(self)
 
+    def close(self) -> None:
+        """For good."""
+        os.close(self._read_end)
+        os.close(self._write_end)
 
-def begin(source: Connection) -> bool:
-    """Let the kernel relay from `source` from now on.  False where that is not possible now."""
+    @property
+    def over(self) -> bool:
+        """The source has ended, and all that it said has left."""
+        return self.source_ended and not self.holds
+
+    def take(self, source: int) -> int:
+        """Take in what the source has, without waiting: how many bytes."""
+        if self.source_ended or self.holds >= self.size:
+            return 0
+        try:
+            count = os.splice(source, self._write_end, self.size - self.holds, flags=_FLAGS)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.source_ended = self.source_reset = True
+            return 0
+        if not count:
+            self.source_ended = True
+        self.holds += count
+        return count
+
+    def give(self, sink: int) -> int:
+        """Give what the sink takes, without waiting: how many bytes.  Raises OSError for one that takes no more."""
+        if not self.holds:
+            return 0
+        try:
+            count = os.splice(self._read_end, sink, self.holds, flags=_FLAGS)
+        except BlockingIOError:
+            return 0
+        self.holds -= count
+        return count
+
+
+def enough(moved: int) -> int:
+    """How many bytes more make a direction a long one, of which so many have come; many, when no pipe is left."""
+    return BEGIN_AFTER - moved if AVAILABLE and _in_use < MAX_PIPES else NEVER
+
+
+def pipe() -> Pipe | None:
+    """A pipe for one direction; None where there is none to be had now."""
     global _in_use
-    peer = source.peer
-    if not AVAILABLE or _in_use >= MAX_PIPES or peer is None or peer.channel is not None or peer.pending is not None:
-        return False
+    if not AVAILABLE or _in_use >= MAX_PIPES:
+        return None
     try:
-        pipe = _spare.pop() if _spare else Pipe()
+        made = _spare.pop() if _spare else Pipe()
     except OSError:
-        return False
-    if pipe.size < PIPE_SIZE // 4:  # the user's share of pipe memory is used up
-        os.close(pipe.read_end)
-        os.close(pipe.write_end)
-        return False
+        return None
+    if made.size < PIPE_SIZE // 4:  # the user's share of pipe memory is used up
+        made.close()
+        return None
     _in_use += 1
-    source.pipe = pipe
-    return True
-
-
-def pump(source: Connection) -> None:
-    """Move what can be moved, without waiting."""
-    peer = source.peer
-    carrier = source.carrier
-    pipe = source.pipe
-    if peer is None or carrier is None or pipe is None:
-        return
-    get = source.sock.fileno()
-    put = peer.sock.fileno()
-    for _ in range(SPLICES_A_TURN):
-        moved = False
-        if not pipe.source_ended and pipe.holds < pipe.size:
-            try:
-                count = os.splice(get, pipe.write_end, pipe.size - pipe.holds, flags=_FLAGS)
-            except BlockingIOError:
-                pass
-            except OSError:
-                pipe.source_ended = pipe.source_reset = True
-            else:
-                if count:
-                    pipe.holds += count
-                    source.moved += count
-                    moved = True
-                else:
-                    pipe.source_ended = True
-        if pipe.holds:
-            if peer.broken or peer.fin_sent:
-                return  # nobody is left to take it; what the peer said last is being read
-            try:
-                count = os.splice(pipe.read_end, put, pipe.holds, flags=_FLAGS)
-            except BlockingIOError:
-                count = 0
-            except OSError as error:
-                peer.unsendable(error)
-                count = 0
-            if count:
-                pipe.holds -= count
-                moved = True
-                carrier.active_at = monotonic()
-        if not moved:
-            break
-    else:
-        source.turn_over()
-        return
-    source.may_read = False
-    if pipe.source_ended and not pipe.holds:
-        reset = pipe.source_reset or source.broken
-        source.pipe = None
-        pipe.give_back()
-        source.finished(reset)
+    return made

@@ -9,24 +9,22 @@ from typing import Any
 
 import pytest
 
-from proxy.net.relay.connection import ClientConnection, Connection, ServerConnection
-from proxy.net.relay.outgoing import MAX_PENDING
+from proxy.net.relay.connection import Connection
+from proxy.net.relay.sender import MAX_PENDING
 from tests.own_reactor import OwnReactor
 
 
 class Tells:
     """In place of a carrier: what the connections told."""
 
-    active_at = 0.0
-
-    class onlooker:
-        wants = False
-
     def __init__(self) -> None:
         self.ends: list[tuple[Connection, bool]] = []
 
     def ended(self, connection: Connection, reset: bool) -> None:
         self.ends.append((connection, reset))
+
+    def looks(self) -> bool:
+        return False
 
     def failed(self, error: BaseException) -> None:
         raise error
@@ -40,11 +38,11 @@ class Relay:
         self.tells: Any = Tells()
         self.client_far, near = pair()
         self.server_far, other = pair()
-        self.client = ClientConnection(near, self.tells, own.poller, own.deadlines)
-        self.server = ServerConnection(other, self.tells, own.poller, own.deadlines)
-        self.client.peer, self.server.peer = self.server, self.client
+        self.client = Connection("client", near, self.tells, own.poller, own.deadlines)
+        self.server = Connection("server", other, self.tells, own.poller, own.deadlines)
+        self.client.join(self.server)
         for one in (self.client, self.server):
-            one.relaying = True
+            one.let_go()
             own.poller.add(one.sock.fileno(), one)
 
     def close(self) -> None:

@@ -1,0 +1,347 @@
+"""The receiving half of a connection: what comes goes to the session, or unread to the other end.
+
+The socket is registered once, edge-triggered (see `poller`), so every reason not to read on is remembered: `paused`
+says why, `_may_read` that there is something.  A turn is bounded (`pace`); who has more waits behind those who want
+less.
+
+Inside TLS (bridge mode) the channel gives one record at a time and may hold bytes for which no event will come, so it
+is read until it has nothing; an end may be one without close_notify, which the carrier passes on as such.  A fault
+there (a damaged record, an alert) is taken for a reset: nothing that comes behind it can be believed.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from abc import ABC, abstractmethod
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proxy.net.relay import relay, splice
+from proxy.net.relay.pace import SMALL_PIECE, TURN, Pace
+from proxy.net.relay.relay import Came
+from proxy.net.relay.sender import Sender
+from proxy.net.tls.problem import TlsProblem
+
+if TYPE_CHECKING:
+    from proxy.net.tls.channel import TlsChannel
+    from proxy.net.waiting.deadlines import Deadlines
+    from proxy.net.waiting.poller import Poller
+
+PEER_FULL: Final = 1  # reasons for `paused`: the peer's socket does not take what it was given
+SESSION_FULL: Final = 2  # the session holds as much of the client's as it wants to
+TOO_FAST: Final = 4  # more commands came than anybody needs before a mail
+
+MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
+RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
+
+ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+class Carries(Protocol):
+    """Who owns both connections of a session, and is told what comes in."""
+
+    def client_data(self, data: bytes, now: float) -> None:
+        """Bytes of the client that the session reads."""
+
+    def server_data(self, data: bytes, now: float) -> None:
+        """Bytes of the server that the session reads."""
+
+    def ended(self, connection: Reading, reset: bool) -> None:
+        """Nothing more comes from one side."""
+
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours: end the session."""
+
+    def looks(self) -> bool:
+        """Whether what is relayed is to be shown to `look`."""
+
+    def look(self, connection: Reading, data: bytes) -> None:
+        """This goes from here to the other side."""
+
+
+class Reading(ABC):
+    """One end of a session, as it is read."""
+
+    __slots__ = (
+        "_carrier", "_deadlines", "_may_read", "_pace", "_peer", "_pipe", "_poller", "active_at", "channel", "closed",
+        "closing", "end_seen", "ended", "moved", "paused", "relaying", "securing", "sender", "side",
+        "sock",
+    )  # fmt: skip
+
+    def __init__(self, side: str, sock: socket.socket, carrier: Carries, poller: Poller, deadlines: Deadlines) -> None:
+        """`side`: who is at the other end of `sock`, client or server."""
+        self.side = side
+        self.sock = sock
+        self.sender = Sender(sock, self)
+        self.channel: TlsChannel | None = None
+        self.moved = 0  # bytes relayed from here
+        self.active_at = 0.0  # when the last of them came
+        self.paused = 0
+        self.relaying = False
+        self.ended = False  # nothing more will come from here
+        self.end_seen = False  # ... and it was an end: a FIN, whatever followed it
+        self.securing = False  # a TLS handshake is under way: what comes in is the handshake's alone
+        self.closing = False
+        self.closed = False
+        self._carrier: Carries | None = carrier
+        self._poller = poller
+        self._deadlines = deadlines
+        self._peer: Reading | None = None
+        self._pipe: splice.Pipe | None = None  # the kernel's buffer of this direction, for a long relay
+        self._pace = Pace()
+        self._may_read = False
+
+    def too_full(self) -> None:
+        """More waits for this socket than may."""
+        if self._peer is not None:
+            self._peer.pause(PEER_FULL)
+
+    def has_room(self) -> None:
+        """No longer so."""
+        if self._peer is not None:
+            self._peer.resume(PEER_FULL)
+
+    def lost(self) -> None:
+        """Nothing can be sent here any more."""
+        self._may_read = True
+        self._poller.soon(self)
+
+    def pause(self, why: int) -> None:
+        """Read no more for this reason, until `resume` is called with it."""
+        self.paused |= why
+
+    def resume(self, why: int) -> None:
+        """That reason is gone."""
+        if self.paused & why:
+            self.paused &= ~why
+            may_come = self._may_read or self.channel is not None or self._pipe is not None
+            if may_come and not self.paused and not self.closed:
+                self._poller.soon(self)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _read(self, mask: int) -> None:
+        """Take what is there, and give it to where it belongs."""
+        if self.ended:
+            pass
+        elif self.closing:
+            self._discard()
+        elif self.paused:
+            self._may_read = True
+        elif self.channel is not None:
+            self._read_tls(self.channel, mask)
+        elif self.relaying:
+            self._relay(mask)
+        elif self._pace.has_to_queue():
+            self._turn_over()
+        else:
+            self._read_for_session(mask)
+
+    def _turn_over(self) -> None:
+        """There is more to read: in the next turn, behind all who want less."""
+        self._may_read = True
+        self._pace.queued()
+        self._poller.later(self)
+
+    def _read_for_session(self, mask: int) -> None:
+        ends_at = monotonic() + TURN
+        while True:
+            size = self._pace.piece
+            try:
+                data = self.sock.recv(size)
+            except BlockingIOError:
+                self._may_read = False
+                return
+            except OSError:
+                self._finished(True)
+                return
+            if not data:
+                self._finished(self.sender.broken)
+                return
+            now = monotonic()
+            self._received(data, now)
+            if self._has_changed():
+                return
+            if self.relaying or self.channel is not None:
+                self._may_read = True
+                self._poller.soon(self)
+                return
+            # Without a mask (`soon`) an end may have been told while nothing was read: only EAGAIN says that all is in.
+            if len(data) < size and mask and not mask & ENDINGS:
+                self._may_read = False
+                return
+            if now >= ends_at or size == SMALL_PIECE:
+                break
+        self._turn_over()
+
+    def _has_changed(self) -> bool:
+        """Whether what was just read has made this end closed, paused, or a handshake's."""
+        if self.closed or self.closing:
+            return True
+        if self.paused or self.securing:
+            self._may_read = True
+            return True
+        return False
+
+    def _read_tls(self, channel: TlsChannel, mask: int) -> None:
+        if not self.relaying and self._pace.has_to_queue():
+            self._turn_over()
+            return
+        only_bytes = mask and not mask & ENDINGS
+        ends_at = monotonic() + TURN
+        for _ in range(RECORDS_A_TURN):
+            size = MAX_RECORD if self.relaying else self._pace.piece
+            try:
+                data = channel.recv(size)
+            except OSError:
+                self._finished(True)
+                return
+            except TlsProblem:
+                # One that we have ended without close_notify answers so (OpenSSL's own default): its end, not a fault.
+                self._finished(not self.sender.ended_bare)
+                return
+            if data is None:
+                if channel.more:
+                    break
+                self._may_read = False
+                return
+            if not data:
+                self._finished(self.sender.broken)
+                return
+            if not self.relaying:
+                self._received(data, monotonic())
+            elif self._peer is not None and self._carrier is not None:
+                self.moved += len(data)
+                if self._carrier.looks():
+                    self._carrier.look(self, data)
+                self._peer.sender.write(data)
+                self.active_at = monotonic()
+            if self._has_changed():
+                return
+            if size == SMALL_PIECE or monotonic() >= ends_at:
+                break
+            if only_bytes and len(data) < size and not channel.has_more():
+                self._may_read = False
+                return
+        self._turn_over()
+
+    def _received(self, data: bytes, now: float) -> None:
+        """Bytes of a direction that the session reads."""
+        carrier = self._carrier
+        assert carrier is not None
+        if self.side == "server":
+            carrier.server_data(data, now)
+            self._pace.said(data)
+            return
+        carrier.client_data(data, now)
+        until = self._pace.pause_until(self._pace.said(data), now)
+        if until and not (self.relaying or self.closing or self.closed or self.securing):
+            self.pause(TOO_FAST)
+            self._deadlines.at(until, self)
+
+    # -- relaying ----------------------------------------------------------------------------------------------------
+
+    def _relay(self, mask: int) -> None:
+        """Give to the peer what is there."""
+        peer = self._peer
+        carrier = self._carrier
+        if peer is None or carrier is None:
+            return
+        if self._pipe is not None:
+            self._splice(self._pipe, peer)
+            return
+        to = peer.sender
+        if (
+            to.broken
+        ):  # for nobody; the end comes when what the peer said last has been taken, or never, and then in time
+            self._may_read = True
+            return
+        looks = carrier.looks()
+        show = (lambda data: carrier.look(self, data)) if looks else None
+        enough = splice.NEVER if looks or peer.channel is not None else splice.enough(self.moved)
+        moved, came = relay.pump(self.sock, to, bool(mask and not mask & ENDINGS), show, enough)
+        if moved:
+            self.moved += moved
+            self.active_at = monotonic()
+        if came is Came.ALL:
+            self._may_read = False
+        elif came is Came.END:
+            self._finished(self.sender.broken)
+        elif came is Came.RESET:
+            self._finished(True)
+        elif came is Came.TOO_MUCH:
+            self._may_read = True
+        elif self.moved > splice.BEGIN_AFTER and enough != splice.NEVER and (pipe := splice.pipe()) is not None:
+            self._pipe = pipe
+            self._splice(pipe, peer)
+        else:
+            self._turn_over()
+
+    def _splice(self, pipe: splice.Pipe, peer: Reading) -> None:
+        """The same in the kernel."""
+        get = self.sock.fileno()
+        put = peer.sock.fileno()
+        for _ in range(splice.SPLICES_A_TURN):
+            came = pipe.take(get)
+            self.moved += came
+            if pipe.holds and (peer.sender.broken or peer.sender.fin_sent):
+                return  # nobody is left to take it; what the peer said last is being read
+            try:
+                went = pipe.give(put)
+            except OSError as error:
+                peer.sender.unsendable(error)
+                went = 0
+            if went:
+                self.active_at = monotonic()
+            elif not came:
+                break
+        else:
+            self._turn_over()
+            return
+        self._may_read = False
+        if pipe.over:
+            reset = pipe.source_reset or self.sender.broken
+            self._pipe = None
+            pipe.give_back()
+            self._finished(reset)
+
+    # -- its end -----------------------------------------------------------------------------------------------------
+
+    def _finished(self, reset: bool) -> None:
+        """Nothing more will come: `reset` when the peer is gone altogether, be it before or after an end of its own."""
+        self.ended = True
+        self.end_seen = not reset or (self.sender.broken and not self.sender.reset_seen)
+        self._may_read = False
+        carrier = self._carrier
+        if self.closing or carrier is None:
+            self.abort()
+        else:
+            carrier.ended(self, reset)
+
+    @property
+    def end_was_clean(self) -> bool:
+        """False when this side's TLS ended without a close_notify: the other side's then ends so, too."""
+        return self.channel is None or not self.ended or self.channel.clean_end
+
+    # -- what the other half does ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def ready(self, mask: int) -> None:
+        """Something may be possible now (`poller.Watched`)."""
+
+    @abstractmethod
+    def failed(self, error: BaseException) -> None:
+        """A bug of ours in `ready`."""
+
+    @abstractmethod
+    def deadline_passed(self, now: float) -> None:
+        """What was asked of the deadlines has come."""
+
+    @abstractmethod
+    def abort(self, *, reset: bool = True) -> None:
+        """Close the socket now."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """What comes is for nobody any more."""
