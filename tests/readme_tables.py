@@ -1,6 +1,6 @@
 """The tables that are drawn from the code: `python -m tests.readme_tables` writes them.
 
-The README has the findings of the EHLO reply, `docs/faults.md` what goes wrong beside it.
+`docs/findings.md` has the findings of the EHLO reply, `docs/faults.md` what goes wrong beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from proxy.tools.explain import markdown_dialogue_table, markdown_table
 
 TOP = Path(__file__).resolve().parent.parent
-README, FAULTS = TOP / "README.md", TOP / "docs" / "faults.md"
+FINDINGS, FAULTS = TOP / "docs" / "findings.md", TOP / "docs" / "faults.md"
 
 
 def _between(text: str, name: str, table: str) -> str:
@@ -22,7 +22,7 @@ def _between(text: str, name: str, table: str) -> str:
 
 
 def with_table(text: str) -> str:
-    """The README's text with its table made anew."""
+    """The text of `docs/findings.md` with its table made anew."""
     return _between(text, "findings", markdown_table())
 
 
@@ -32,5 +32,5 @@ def with_faults(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    FINDINGS.write_text(with_table(FINDINGS.read_text()))
     FAULTS.write_text(with_faults(FAULTS.read_text()))

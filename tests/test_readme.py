@@ -1,14 +1,21 @@
-"""The README says what is true: its table of findings is the code's, and what it links to is there."""
+"""README and docs/ say what is true: their tables are the code's, and what they link to is there."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from tests.readme_tables import FAULTS, README, with_faults, with_table
+import pytest
+
+from tests.readme_tables import FAULTS, FINDINGS, with_faults, with_table
+
+TOP = Path(__file__).resolve().parent.parent
+README = TOP / "README.md"
+PAGES = [README, *(TOP / name for name in ("SECURITY.md", "CONTRIBUTING.md")), *sorted((TOP / "docs").glob("*.md"))]
 
 
 def test_the_table_of_findings_is_what_the_code_says() -> None:
-    text = README.read_text()
+    text = FINDINGS.read_text()
     assert with_table(text) == text, "python -m tests.readme_tables"
 
 
@@ -17,22 +24,36 @@ def test_the_table_of_faults_is_what_the_code_says() -> None:
     assert with_faults(text) == text, "python -m tests.readme_tables"
 
 
-def test_every_file_that_is_linked_exists() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
-    missing = [link for link in links if not (README.parent / link).exists()]
-    assert len(links) > 5
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_heading_that_is_linked_exists(page: Path) -> None:
+    missing = []
+    for link, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+        target = page.parent / link if link else page
+        if not target.exists() or (anchor and anchor not in headings(target)):
+            missing.append(f"{link}#{anchor}")
     assert missing == []
 
 
-def test_every_heading_that_is_linked_exists() -> None:
-    text = README.read_text()
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    }
-    anchors = set(re.findall(r"\]\(#([^)]+)\)", text))
-    assert anchors
-    assert anchors <= headings
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings have."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_every_page_of_docs_is_reached_from_the_readme() -> None:
+    reached, new = {README}, [README]
+    while new:
+        page = new.pop()
+        for link in re.findall(r"\]\(([^)#:]+\.md)", page.read_text()):
+            target = (page.parent / link).resolve()
+            if target not in reached and target.exists():
+                reached.add(target)
+                new.append(target)
+    assert {page.name for page in PAGES} - {page.name for page in reached} == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_bytes()) < 10_000
 
 
 def test_every_test_that_the_security_page_names_exists() -> None:

@@ -27,7 +27,7 @@ from tests.clients.lab import BAD_NAME, CURES, Lab
 from tests.clients.senders import ALL, SENDER, Sender
 
 FAULTS_BEGIN = "<!-- matrix: written by tests/run --matrix --faults --write docs/faults.md -->"
-BEGIN, END = "<!-- matrix: written by tests/run --matrix --write README.md -->", "<!-- /matrix -->"
+BEGIN, END = "<!-- matrix: written by tests/run --matrix --write docs/findings.md -->", "<!-- /matrix -->"
 POSTFIX = "Postfix"
 AT_ONCE = 10
 TRIED_TWICE = {"final-line-early"}

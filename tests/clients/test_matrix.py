@@ -1,4 +1,4 @@
-"""The matrix of findings and real senders: what is promised for each cell, and that the README shows this table."""
+"""The matrix of findings and real senders: what is promised for each cell, and that docs/findings.md shows it."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def test_postfix_and_smtplib_are_helped_with_the_case_that_started_it(table: Tab
 
 
 def test_the_table_in_the_readme_is_what_was_measured(table: Table) -> None:
-    """Cell by cell where the programs are those of the README; else only what comes through the proxy."""
-    page = (TOP / "README.md").read_text()
+    """Cell by cell where the programs are those of that page; else only what comes through the proxy."""
+    page = (TOP / "docs/findings.md").read_text()
     shown = read(page)
     measured = {where: cell(pair) for where, pair in table.items() if where in shown}
     if versions() not in page:
         measured = {where: value.split()[-1] for where, value in measured.items()}
         shown = {where: value.split()[-1] for where, value in shown.items()}
     assert {where: value for where, value in measured.items() if shown[where] != value} == {}
-    assert {finding for finding, _ in shown} == {"none", *BROKEN}, "tests/run --matrix --write README.md"
+    assert {finding for finding, _ in shown} == {"none", *BROKEN}, "tests/run --matrix --write docs/findings.md"
 
 
 def test_whoever_fails_against_a_fault_that_is_cured_sends_over_tls_through_the_proxy() -> None:
@@ -90,7 +90,8 @@ def test_a_table_that_is_written_reads_the_same(tmp_path: Path) -> None:
     made: Table = {("none", "curl"): ("TLS", "TLS"), ("none", "swaks"): ("-", "TLS")}
     page = tmp_path / "page.md"
     page.write_text(
-        "before\n<!-- matrix: written by tests/run --matrix --write README.md -->\nold\n<!-- /matrix -->\nbehind\n"
+        "before\n<!-- matrix: written by tests/run --matrix --write docs/findings.md -->\n"
+        "old\n<!-- /matrix -->\nbehind\n"
     )
     write(page, markdown(made))
     assert read(page.read_text()) == {where: cell(pair) for where, pair in made.items()}

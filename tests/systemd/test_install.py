@@ -1,4 +1,4 @@
-"""README's chapter Install, followed to the letter on a fresh Debian 12: every `sh` block in it is run as it stands.
+"""docs/install.md, followed to the letter on a fresh Debian 12: every `sh` block in it is run as it stands.
 
 Only the network is not there: pip finds what it would download in a folder, and nothing else.
 """
@@ -32,8 +32,8 @@ MESSAGE = b"Subject: hello\r\n\r\nInstalled.\r\n"
 @pytest.fixture(scope="module")
 def chapter() -> dict[str, list[str]]:
     """The blocks of each section, by the first word of its title."""
-    text = (TOP / "README.md").read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
-    sections = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    text = (TOP / "docs/install.md").read_text()
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     return {part.split()[0]: re.findall(r"^```sh\n(.*?)^```", part, re.DOTALL | re.MULTILINE) for part in sections}
 
 

@@ -2,7 +2,7 @@
 
 One entry a finding, and nowhere else: its id, the claim in one line, the clause that is broken, an example in octets,
 which senders break on it and how, what is done, and when to repair it would be wrong.  The log, the metrics, the
-status page, `explain`, `probe`, `simulate` and the README's table draw from here.
+status page, `explain`, `probe`, `simulate` and docs/findings.md draw from here.
 
 Who breaks was measured with scripted servers against Postfix 3.7, Exim 4.96, sendmail 8.17, Python's smtplib 3.11,
 aiosmtplib 5.1, Twisted 26.10, nodemailer, PHPMailer, Ruby's net-smtp, Perl's Net::SMTP, Go 1.19, msmtp 1.8, curl 7.88
