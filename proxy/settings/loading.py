@@ -17,6 +17,7 @@ import os.path
 import re
 import sys
 from collections.abc import Container, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from proxy.settings.rules import judge
 from proxy.settings.tables import TABLES, Admin, Log, Route, Service, Settings
 from proxy.settings.values import Address
 
-MAX_STDIN: Final = 1 << 24  # bytes of a configuration on standard input
+MAX_FILE: Final = 1 << 24  # bytes of a configuration
 
 
 def _document(text: str, file: str) -> dict[str, Any]:
@@ -111,11 +112,10 @@ def _route_names(raw: object) -> list[str]:
 def _text(path: str) -> str:
     """A file's text, "-" being standard input. Raises SettingsError."""
     try:
-        if path == "-":
-            content = sys.stdin.buffer.read(MAX_STDIN)
-        else:
-            with open(path, "rb") as file:
-                content = file.read()
+        with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+            content = file.read(MAX_FILE + 1)  # a device never ends
+        if len(content) > MAX_FILE:
+            raise SettingsError([Problem(path, "", None, f"a file of at most {MAX_FILE >> 20} MiB")])
         if content.startswith(b"\xef\xbb\xbf"):
             raise SettingsError([Problem(f"{path}:1", "", None, "UTF-8 text without a byte order mark")])
         return content.decode("utf-8")

@@ -20,6 +20,8 @@ from proxy.settings.values import Address, Destination, Endpoint, Listen
 if TYPE_CHECKING:
     from proxy.settings.tables import Route, Settings
 
+Listening = dict[tuple[Address, int], tuple[str, str]]  # the key and the text of the listener at each address
+
 
 def listeners(settings: Settings) -> Iterator[tuple[str, Listen | Endpoint]]:
     """Every listener of the configuration with its key path, the admin one last."""
@@ -30,30 +32,38 @@ def listeners(settings: Settings) -> Iterator[tuple[str, Listen | Endpoint]]:
         yield "admin.listen", settings.admin.listen
 
 
-def leads_to(settings: Settings, host: str, port: int, own: Container[Address] = ()) -> tuple[str, str] | None:
+def listening(settings: Settings) -> Listening:
+    """Where we listen, for `leads_to`, which is asked for each destination of what may be thousands of routes."""
+    found: Listening = {}
+    for key, one in listeners(settings):
+        if one.host:
+            found.setdefault((_parsed(one.host), one.port), (key, str(one)))
+    return found
+
+
+def leads_to(ours: Listening, host: str, port: int, own: Container[Address] = ()) -> tuple[str, str] | None:
     """The key and the address of our listener that a connection to this address would arrive at, None if there is none.
 
-    `own` are the addresses of this host; loopback is always known.
+    `ours`: of `listening`; `own` are the addresses of this host; loopback is always known.
     """
-    address = ip_address(host.partition("%")[0])
-    here = address.is_loopback or address.is_unspecified or address in own
-    for key, one in listeners(settings):
-        if not one.host or one.port != port:
-            continue
-        listening = ip_address(one.host.partition("%")[0])
-        if listening.version != address.version:
-            continue
-        # Connecting to 0.0.0.0 or :: is connecting to 127.0.0.1 or ::1 on Linux.
-        arrives = address.is_unspecified and str(listening) in ("127.0.0.1", "::1")
-        if listening == address or arrives or (listening.is_unspecified and here):
-            return key, str(one)
-    return None
+    address = _parsed(host)
+    places = [address]
+    if address.is_unspecified:  # connecting to 0.0.0.0 or :: is connecting to 127.0.0.1 or ::1 on Linux
+        places.append(ip_address("::1" if address.version == 6 else "127.0.0.1"))
+    if address.is_loopback or address.is_unspecified or address in own:
+        places.append(ip_address("::" if address.version == 6 else "0.0.0.0"))
+    return next((ours[place, port] for place in places if (place, port) in ours), None)
+
+
+def _parsed(host: str) -> Address:
+    return ip_address(host.partition("%")[0])
 
 
 def judge(settings: Settings, reading: Reading, own: Container[Address] = ()) -> None:
     """Report everything that can't be meant."""
     _names(settings, reading)
     _listeners(settings, reading)
+    ours = listening(settings)
     for index, route in enumerate(settings.routes):
         rules = _RouteRules(f"route[{index}]", route, reading)
         rules.destinations()
@@ -62,7 +72,7 @@ def judge(settings: Settings, reading: Reading, own: Container[Address] = ()) ->
         rules.repair()
         rules.tls()
         for place, one in enumerate(route.destination):
-            found = leads_to(settings, one.host, one.port, own) if one.kind == "address" else None
+            found = leads_to(ours, one.host, one.port, own) if one.kind == "address" else None
             if found is not None:
                 reading.report(f"route[{index}].destination[{place}]", str(one), back_to_us(*found))
 

@@ -27,7 +27,7 @@ from proxy.settings import TABLES, Address, Settings, SettingsError, Warning_, e
 from proxy.settings.files import unwise_files
 from proxy.settings.problems import shown
 from proxy.settings.reading import Reading, as_toml
-from proxy.settings.rules import back_to_us, leads_to, listeners
+from proxy.settings.rules import back_to_us, leads_to, listeners, listening
 
 LOOK_UP_WITHIN: Final = 5.0
 Found = dict[tuple[str, int], list[str] | str]  # addresses, or the reason why there are none
@@ -84,6 +84,7 @@ def _of_names(settings: Settings, reading: Reading, own: Container[Address], wit
         for place, one in enumerate(route.destination)
         if one.kind == "name"
     }
+    ours = listening(settings)
     found = look_up({(one.host, one.port) for one in named.values()}, within)
     for key, one in named.items():
         addresses = found[one.host, one.port]
@@ -91,7 +92,7 @@ def _of_names(settings: Settings, reading: Reading, own: Container[Address], wit
             yield Warning_(key, f"{one.host} could not be looked up: {addresses}")
             continue
         for address in addresses:
-            back = leads_to(settings, address, one.port, own)
+            back = leads_to(ours, address, one.port, own)
             if back is not None:
                 advice = f"{one.host} is {address} here; give the server by its own address"
                 reading.report(key, str(one), f"{back_to_us(*back)}: {advice}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -330,3 +331,19 @@ def test_reading_settings_imports_nothing_heavy(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout == "[]\n"
+
+
+def test_what_never_ends_is_no_file() -> None:
+    with pytest.raises(SettingsError, match="/dev/zero: expected a file of at most 16 MiB"):
+        load("/dev/zero")
+
+
+def test_thousands_of_routes_are_read_in_the_time_that_a_reload_may_take() -> None:
+    def seconds(routes: int) -> float:
+        one = '[[route]]\nname = "r{0}"\nlisten = ["127.{1}.{2}.1:25"]\ndestination = ["192.0.2.1"]\n'
+        text = "".join(one.format(i, i // 250 + 1, i % 250) for i in range(routes))
+        begun = time.process_time()
+        parse(text, "test.toml")
+        return time.process_time() - begun
+
+    assert seconds(4000) < 8 * seconds(1000), "linear; it was quadratic"

@@ -6,8 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from proxy.settings import SettingsError, parse
-from proxy.settings.rules import leads_to
+from proxy.settings import SettingsError, parse, rules
 
 OWN = {ip_address("192.0.2.1"), ip_address("2001:db8::1"), ip_address("127.0.0.1"), ip_address("::1")}
 GOOD = {"listen": '["127.0.0.1:2525"]', "destination": '["192.0.2.10:25"]'}
@@ -189,7 +188,7 @@ def listening(*listen: str) -> str:
 )
 def test_a_connection_leads_back_where_a_listener_would_take_it(listen: str, host: str, port: int, found: bool) -> None:
     settings = parse(listening(listen), "test.toml")
-    assert (leads_to(settings, host, port, OWN) is not None) is found
+    assert (rules.leads_to(rules.listening(settings), host, port, OWN) is not None) is found
 
 
 def test_a_destination_that_is_one_of_our_listeners_is_an_error_wherever_it_stands() -> None:
