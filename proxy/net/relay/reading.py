@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.relay import relay, splice
 from proxy.net.relay.pace import SMALL_PIECE, TURN, Pace
-from proxy.net.relay.relay import Came
+from proxy.net.relay.relay import ALL, END, RESET, TOO_MUCH
 from proxy.net.relay.sender import Sender
 from proxy.net.tls.problem import TlsProblem
 
@@ -259,18 +259,20 @@ class Reading(ABC):
             return
         looks = carrier.looks()
         show = (lambda data: carrier.look(self, data)) if looks else None
-        enough = splice.NEVER if looks or peer.channel is not None else splice.enough(self.moved)
+        enough = splice.NEVER
+        if self.moved > splice.LOOK_AFTER and not looks and peer.channel is None:
+            enough = splice.enough(self.moved)
         moved, came = relay.pump(self.sock, to, bool(mask and not mask & ENDINGS), show, enough)
         if moved:
             self.moved += moved
             self.active_at = monotonic()
-        if came is Came.ALL:
+        if came == ALL:
             self._may_read = False
-        elif came is Came.END:
+        elif came == END:
             self._finished(self.sender.broken)
-        elif came is Came.RESET:
+        elif came == RESET:
             self._finished(True)
-        elif came is Came.TOO_MUCH:
+        elif came == TOO_MUCH:
             self._may_read = True
         elif self.moved > splice.BEGIN_AFTER and enough != splice.NEVER and (pipe := splice.pipe()) is not None:
             self._pipe = pipe

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
 from proxy.net.relay.sender import MAX_PENDING, Sender
@@ -25,19 +24,17 @@ _BUFFER = bytearray(163840)
 _VIEW = memoryview(_BUFFER)
 
 
-class Came(Enum):
-    """What became of an attempt to relay."""
-
-    ALL = "all that was there"
-    MORE = "there may be more"
-    TOO_MUCH = "more than the other side takes"
-    END = "an end"
-    RESET = "a reset"
+# What became of an attempt to relay; numbers, since an Enum's members cost 0.1 us each time they are named.
+ALL: Final = 0  # all that was there
+MORE: Final = 1  # there may be more
+TOO_MUCH: Final = 2  # more than the other side takes
+END: Final = 3
+RESET: Final = 4
 
 
 def pump(
     sock: socket.socket, to: Sender, only_bytes: bool, look: Callable[[bytes], object] | None, enough: int
-) -> tuple[int, Came]:
+) -> tuple[int, int]:
     """Relay from `sock` until nothing comes, the other side is full, or others should have their turn.
 
     `only_bytes`: the event told of bytes and of no end, so a small piece is all.  Without that only EAGAIN says so: an
@@ -50,22 +47,22 @@ def pump(
         try:
             count = receive(_BUFFER)
         except BlockingIOError:
-            return moved, Came.ALL
+            return moved, ALL
         except OSError:
-            return moved, Came.RESET
+            return moved, RESET
         if not count:
-            return moved, Came.END
+            return moved, END
         moved += count
         to.write(_VIEW[:count])
         if look is not None:
             look(bytes(_VIEW[:count]))
         if to.pending is not None and len(to.pending) > MAX_PENDING:
-            return moved, Came.TOO_MUCH
+            return moved, TOO_MUCH
         if to.broken:
-            return moved, Came.MORE
+            return moved, MORE
         if count < WORTH_ANOTHER:
             if only_bytes:
-                return moved, Came.ALL
+                return moved, ALL
         elif moved > enough and to.pending is None:
-            return moved, Came.MORE
-    return moved, Came.MORE
+            return moved, MORE
+    return moved, MORE

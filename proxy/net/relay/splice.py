@@ -16,6 +16,7 @@ import os
 from typing import Final
 
 BEGIN_AFTER: Final = 393216  # bytes relayed plainly before it begins
+LOOK_AFTER: Final = 65536  # bytes until which nobody asks whether a direction is a long one
 PIPE_SIZE: Final = 1048576
 MAX_PIPES: Final = 32  # in use at once in one process: what the kernel gives an unprivileged user at this size
 MAX_SPARE: Final = 4
