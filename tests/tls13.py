@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 
-KEY_UPDATE = b"\x18\x00\x00\x01\x00\x16"  # update_not_requested, and the inner type of a handshake message
+KEY_UPDATE = b"\x18\x00\x00\x01%c\x16"  # whether an answer is asked for, and the inner type of a handshake message
 
 
 def _expand(secret: bytes, label: bytes, size: int) -> bytes:
@@ -60,9 +60,9 @@ class Flooder:
         """A record of data."""
         return self._record(text + b"\x17")
 
-    def key_update(self) -> bytes:
-        """A record with a KeyUpdate; what follows has the next key."""
-        record = self._record(KEY_UPDATE)
+    def key_update(self, *, asks: bool = False) -> bytes:
+        """A record with a KeyUpdate, which may ask for one in return; what follows has the next key."""
+        record = self._record(KEY_UPDATE % asks)
         self._secret = _expand(self._secret, b"traffic upd", 32)
         self._take_key()
         return record
