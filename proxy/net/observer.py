@@ -60,7 +60,7 @@ class Story:
         self.outcome = ""  # completed, client-closed, server-reset, refused, unreachable, timeout, ...
         self.by = ""  # client, server, proxy
         self.reason = ""  # a few words for a person, when there is something to say
-        self.ehlo = "none"  # good, repaired, observed, refused, none
+        self.ehlo = "none"  # good, repaired, observed, report, refused, none
         self.repaired: tuple[str, ...] = ()  # ids of the findings that were repaired
         self.tls = "none"  # none, passthrough, bridge
         self.tls_version = ""
@@ -73,6 +73,55 @@ class Story:
         """This address, of this name, was tried and failed; a session that is never connected tells the last one."""
         self.destination = destination
         self.destination_name = name
+
+    def connected(self, destination: str, name: str, source_port: int) -> None:
+        """The server is connected, from this port of ours."""
+        self.destination = destination
+        self.destination_name = name
+        self.source_port = source_port
+
+    def client_sent(self, octets: int) -> None:
+        """So many bytes more came from the client."""
+        self.bytes_from_client += octets
+
+    def server_sent(self, octets: int) -> None:
+        """The same of the server."""
+        self.bytes_from_server += octets
+
+    def client_is(self, ehlo_name: str) -> None:
+        """How the client called itself."""
+        self.ehlo_name = ehlo_name
+
+    def ehlo_judged(self, result: RepairResult, mode: str) -> None:
+        """An EHLO reply was read; what was repaired once is told of the whole session."""
+        if result.refused:
+            self.ehlo = "refused"
+        elif result.changed and mode == "repair":
+            self.ehlo = "repaired"
+        elif self.ehlo != "repaired":
+            found = "observed" if mode == "observe" else "report"
+            self.ehlo = found if result.findings else "good"
+        for finding in result.findings:
+            if finding.repaired:
+                self.also_repaired(finding.id)
+
+    def also_repaired(self, finding: str) -> None:
+        """This was repaired."""
+        if finding not in self.repaired:
+            self.repaired = (*self.repaired, finding)
+
+    def passes_through(self) -> None:
+        """TLS is the two peers' own."""
+        self.tls = "passthrough"
+
+    def hellos_seen(self, version: str, sni: str) -> None:
+        """What the hellos of the two peers said in clear."""
+        self.tls_version = version
+        self.sni = sni
+
+    def alert_seen(self, alert: str) -> None:
+        """The first alert in clear, or "" for none."""
+        self.alert = alert
 
     def inside_bridge(self, version: str, sni: str = "") -> None:
         """TLS ends at the proxy: towards the client, or towards the server where the client has none."""

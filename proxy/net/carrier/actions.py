@@ -35,17 +35,7 @@ if TYPE_CHECKING:
 def ehlo_replied(carrier: Carrier, action: EhloReplied) -> None:
     story = carrier.story
     result = action.result
-    mode = carrier.route.policy.repair.mode
-    if result.refused:
-        story.ehlo = "refused"
-    elif result.changed and mode == "repair":
-        story.ehlo = "repaired"
-    elif story.ehlo != "repaired":
-        story.ehlo = "observed" if mode == "observe" and result.findings else "good"
-    if result.findings:
-        fresh = [f.id for f in result.findings if f.repaired and f.id not in story.repaired]
-        if fresh:
-            story.repaired = (*story.repaired, *fresh)
+    story.ehlo_judged(result, carrier.route.policy.repair.mode)
     if carrier.dial is not None:
         carrier.dial.succeeded()
     carrier.route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
@@ -61,8 +51,8 @@ def injected(carrier: Carrier, action: Injected) -> None:
 
 
 def found(carrier: Carrier, action: Found) -> None:
-    if action.repaired and action.finding not in carrier.story.repaired:
-        carrier.story.repaired = (*carrier.story.repaired, action.finding)
+    if action.repaired:
+        carrier.story.also_repaired(action.finding)
     carrier.found += 1
     if carrier.found > MAX_FOUND:
         return
@@ -101,7 +91,7 @@ def release_server(carrier: Carrier, action: ReleaseServer) -> None:
     assert server is not None
     server.let_go()
     if action.tls and carrier.story.tls == "none":
-        carrier.story.tls = "passthrough"
+        carrier.story.passes_through()
     carrier.onlooker.server_let_go(action.tls)
     carrier.forget_session()
     carrier.active_at = monotonic()

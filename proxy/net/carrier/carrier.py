@@ -91,12 +91,10 @@ class Carrier:
         assert session is not None
         now = monotonic()
         story = self.story
-        story.destination = (
-            f"{server.address}:{server.port}" if ":" not in server.address else f"[{server.address}]:{server.port}"
-        )
-        story.source_port = sock.getsockname()[1]
+        host = f"[{server.address}]" if ":" in server.address else server.address
+        name = server.name if server.name != server.address else ""
+        story.connected(f"{host}:{server.port}", name, sock.getsockname()[1])
         self.connected_to = server
-        story.destination_name = server.name if server.name != server.address else ""
         connection = self.server = Connection("server", sock, self, route.poller, route.deadlines)
         connection.join(self.client)
         route.poller.replace(sock.fileno(), connection)
@@ -136,7 +134,7 @@ class Carrier:
         story = self.story
         if not story.bytes_from_client and data[:1] == HANDSHAKE_RECORD and self._tls_from_the_first_byte(data):
             return
-        story.bytes_from_client += len(data)
+        story.client_sent(len(data))
         self.onlooker.read(True, data, now)
         self.obey(session.client_data(data, now))
         if self.session is None:
@@ -160,8 +158,8 @@ class Carrier:
             return True
         if not story.destination.endswith(IMPLICIT_TLS) or story.bytes_from_server:
             return False
-        story.tls = "passthrough"
-        story.bytes_from_client += len(data)
+        story.passes_through()
+        story.client_sent(len(data))
         self.onlooker.server_let_go(True)
         self.onlooker.tls_passes(data)
         self.forget_session()
@@ -177,7 +175,7 @@ class Carrier:
         session = self.session
         if session is None:
             return
-        self.story.bytes_from_server += len(data)
+        self.story.server_sent(len(data))
         self.onlooker.read(False, data, now)
         self.obey(session.server_data(data, now))
 
@@ -283,7 +281,7 @@ class Carrier:
         """Nothing is read any more."""
         session, self.session = self.session, None
         if session is not None:
-            self.story.ehlo_name = session.client_name[:MAX_NAME].decode("latin-1")
+            self.story.client_is(session.client_name[:MAX_NAME].decode("latin-1"))
 
     def drop_server(self) -> None:
         server, self.server = self.server, None
@@ -369,17 +367,15 @@ class Carrier:
         client = self.client
         server = self.server
         ended = client.end_seen or (server is not None and server.end_seen)
-        story.outcome, story.by = self.ends.judged(outcome, by, ended=ended, let_go=self.session is None)
-        story.reason = reason
+        what, who = self.ends.judged(outcome, by, ended=ended, let_go=self.session is None)
         failure = self.onlooker.tls_failure()
         if failure and outcome not in ("aborted", "error"):
-            story.outcome = "tls-failed"
-            story.by = self.ends.first or by
-            story.reason = failure
+            what, who, reason = "tls-failed", self.ends.first or by, failure
+        story.ended(what, who, reason)
         self.forget_session()
-        story.bytes_from_client += client.moved
+        story.client_sent(client.moved)
         if server is not None:
-            story.bytes_from_server += server.moved
+            story.server_sent(server.moved)
         if self.due is not None:
             route.deadlines.cancel(self)
         if self.dial is not None:

@@ -105,12 +105,11 @@ class Onlooker:
         if peek is None:
             return ""
         self._tell(peek)
-        self._story.alert = peek.alert
+        self._story.alert_seen(peek.alert)
         return peek.failure()
 
     def _tell(self, peek: TlsRecordPeek) -> None:
         if not self._told and (peek.sni or peek.version):
             self._told = True
-            self._story.sni = peek.sni
-            self._story.tls_version = peek.version
+            self._story.hellos_seen(peek.version, peek.sni)
             self._hellos_seen(peek.version, peek.sni, peek.cipher)
