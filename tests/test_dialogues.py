@@ -105,6 +105,10 @@ def _ends_early(setting: Setting, _: str) -> None:
     setting.memory.saw_going_on(1000.0)
 
 
+def _client_name(setting: Setting, text: str) -> None:
+    setting.policy = replace(setting.policy, client_name=text.encode())
+
+
 SETTINGS: dict[str, Callable[[Setting, str], None]] = {
     "mode observe": _mode("observe"),
     "mode off": _mode("off"),
@@ -112,6 +116,7 @@ SETTINGS: dict[str, Callable[[Setting, str], None]] = {
     "a client that is not trusted": _stranger,
     "xclient": _xclient,
     "a server that was seen to end early": _ends_early,
+    "client_name": _client_name,
 }
 
 
@@ -137,6 +142,8 @@ def happening(text: str) -> Event:
     raise ValueError(f"unknown event: {text}")
 
 
+_DONE_ABOUT = {"late": "removes", "client": "puts right"}  # a finding, by its phase
+
 DONE: dict[type[Action], Callable[..., str]] = {
     FinishServer: lambda action: "tells the server that the client has ended",
     ReleaseClient: lambda action: "lets go of what the client says",
@@ -148,7 +155,7 @@ DONE: dict[type[Action], Callable[..., str]] = {
     ClientTls: lambda action: "begins TLS with the client",
     End: lambda action: f"over: {action.outcome}",
     Injected: lambda action: action.event,
-    Found: lambda action: f"removes: {action.finding}" if action.repaired else f"sees: {action.finding}",
+    Found: lambda action: f"{_DONE_ABOUT[action.phase] if action.repaired else 'sees'}: {action.finding}",
     XclientOffered: lambda action: "tells the operator how to keep XCLIENT from strangers",
 }
 
