@@ -118,7 +118,7 @@ def test_a_child_is_heard_and_ended() -> None:
 
 
 def test_a_child_that_ends_or_says_nothing_is_told_with_what_it_says() -> None:
-    with Child("simulate", "--nonsense") as child, pytest.raises(ChildFailed, match="unrecognized arguments"):
+    with Child("simulate", "--nonsense") as child, pytest.raises(ChildFailed, match="there is no option --nonsense"):
         child.wait_for("^listening", 20)
     assert child.end() == 2
     with Child("simulate", "--listen", "127.0.0.1:0", "--no-tls") as child:
