@@ -273,15 +273,19 @@ def _written(
         )
     removed, mechanisms = _removed(policy.remove)
     own_starttls = context.inside_tls or context.hide_starttls or context.offer_starttls
+    added = _added(policy.add, policy.strict) if policy.add else ()
     names: list[bytes] = []
     texts: list[bytes] = []
     for keyword in reading.keywords:
         name = keyword.name
         if name == _STARTTLS and (own_starttls or (policy.strict and name in names)):
             continue
-        if name in removed or cut(name) in removed:
-            continue
         text = keyword.text
+        if (name in removed or cut(name) in removed) and (
+            name,
+            text,
+        ) not in added:  # what `add` says stays in its place
+            continue
         if mechanisms and cut(name) == _AUTH:
             text = without_mechanisms(text, mechanisms)
             if not text:
@@ -292,7 +296,7 @@ def _written(
     if context.offer_starttls and not context.inside_tls and _STARTTLS not in removed:
         names.append(_STARTTLS)
         first.append(_STARTTLS)
-    for name, text in _added(policy.add, policy.strict) if policy.add else ():
+    for name, text in added:
         if name in names or (name == _STARTTLS and own_starttls):
             continue
         if mechanisms and cut(name) == _AUTH:

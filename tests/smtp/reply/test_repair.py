@@ -594,3 +594,9 @@ def test_the_cost_is_linear_in_the_octets(unit: bytes) -> None:
     seconds(5000)
     small, large = (min(seconds(size) for _ in range(3)) for size in (6_000, 60_000))
     assert large < small * 10 * 4 + 0.05, "ten times the octets, at most four times the cost an octet"
+
+
+def test_lines_that_stand_for_removed_ones_keep_their_order_when_the_reply_is_repaired_again() -> None:
+    policy = RepairPolicy(remove=(b"STARTTLS",), add=(b"AUTH A", b"START TLS"))
+    first = repair_reply(b"250-mail.example\r\n250 STARTTLS X\r\n", policy, EhloContext()).reply
+    assert repair_reply(first, policy, EhloContext()).reply == first
