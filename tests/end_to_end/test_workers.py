@@ -393,7 +393,7 @@ def test_idle_workers_are_quiet() -> None:
         processes = [running.pid, *running.children]
         before = sum(map(switches, processes))
         time.sleep(3)
-        assert (sum(map(switches, processes)) - before) / 3 < 12
+        assert (sum(map(switches, processes)) - before) / 3 < 10
 
 
 def switches(pid: int) -> int:

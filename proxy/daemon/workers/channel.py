@@ -2,9 +2,9 @@
 
 Down: `serve` and `settings`, each with the listening sockets that go with them, `drain`, `leave`, `end`.  Up: `ready`
 or `failed`, `took` for each later `settings` (with what was wrong with it), `stopped`, and once a second at least a
-snapshot of what was counted, so that what the parent shows is whole, or `alive` where nothing changed.  Frames have a
-length in front; descriptors go along with the bytes (unix(7), SCM_RIGHTS) and are there before their message is whole.
-The settings are pickled: both ends are this program, and the descriptor has no name.
+snapshot of what was counted, so that what the parent shows is whole.  Frames have a length in front; descriptors go
+along with the bytes (unix(7), SCM_RIGHTS) and are there before their message is whole.  The settings are pickled: both
+ends are this program, and the descriptor has no name.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A worker gets its listening sockets, and the memory in which all count their ses
 from it only: the signals that a terminal sends to a whole group are not for it.  When the parent is gone it drains by
 itself, so that even then no mail is cut.
 
-It tells what it has counted `SNAPSHOT_AFTER` seconds after a session began or ended, and looks less often when nothing
-changes, down to once a second; then all it says is that it lives.
+It tells what it has counted `SNAPSHOT_AFTER` seconds after a session began or ended, and less often when nothing of the
+sessions changes, down to once a second; that is its sign of life, too.
 """
 
 from __future__ import annotations
@@ -158,14 +158,12 @@ class Worker:
         self.look_again = self.reactor.callLater(self.look_after, self._tick)
 
     def _tell(self) -> bool:
-        """Whether there was something new."""
+        """Whether there was something new of the sessions; the process itself and its turns cost a little always."""
         snapshot = self.reports.snapshot()
-        if snapshot == self.told:
-            self.channel.say("alive")
-            return False
-        self.told = snapshot
         self.channel.say("snapshot", snapshot)
-        return True
+        metrics = {key: value for key, value in snapshot["metrics"].items() if key not in ("process", "turns")}
+        told, self.told = self.told, {**snapshot, "metrics": metrics}
+        return told != self.told
 
     def drain(self, *, is_replaced: bool = False) -> None:
         """Let the sessions end, then end.  `is_replaced`: another worker has taken over the sockets."""
