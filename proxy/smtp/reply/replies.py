@@ -34,6 +34,11 @@ def ends_reply(line: bytes) -> bool:
     return REPLY_CODE.match(line) is not None and line[3:4] != b"-"
 
 
+def ends_behind_junk(line: bytes) -> bool:
+    """`ends_reply` of an EHLO reply that passes unread: blanks and dots before the code are no part of the line."""
+    return ends_reply(line.lstrip(b" \t."))
+
+
 def is_refusal(raw: bytes) -> bool:
     """One of these lines has a 4xx or 5xx code; the last may lack its end."""
     return any(code_of(line) >= 400 for line in raw.split(b"\n"))

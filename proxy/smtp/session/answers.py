@@ -17,7 +17,7 @@ from abc import abstractmethod
 
 from proxy.smtp.reply.ehlo import is_blank_line
 from proxy.smtp.reply.names import banner_host
-from proxy.smtp.reply.replies import code_of, ends_reply, is_refusal
+from proxy.smtp.reply.replies import code_of, ends_behind_junk, ends_reply, is_refusal
 from proxy.smtp.session.events import Injected, NextDestination, ReleaseServer, StarttlsAnswered
 from proxy.smtp.session.parts.late import offers_trust
 from proxy.smtp.session.state import MAX_HELD, MAX_REPLY_LINE, Owed, Phase, Reply
@@ -89,7 +89,7 @@ class Answers(EhloReplies):
         else:
             self.to_client(line)
         self.late_possible = False
-        if ends_reply(line):
+        if ends_behind_junk(line) if kind is Reply.UNREPAIRED else ends_reply(line):
             self.reply_ended(owed, line)
 
     def _hold(self, line: bytes) -> bool:

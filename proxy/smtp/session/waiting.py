@@ -25,7 +25,7 @@ from typing import Final
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo import ReplyProgress
 from proxy.smtp.reply.repair import EhloContext, RepairResult, repair_reply
-from proxy.smtp.reply.replies import code_of, ends_reply
+from proxy.smtp.reply.replies import code_of, ends_behind_junk, ends_reply
 from proxy.smtp.session.events import EhloReplied
 from proxy.smtp.session.parts.late import Verdict, judged_late, offers_trust
 from proxy.smtp.session.state import EHLO_WAIT, GOES_ON_AFTER, Owed, Reply, SessionState
@@ -161,7 +161,7 @@ class EhloReplies(SessionState, ABC):
         if last[-1:] != b"\n":
             self.long_line = last[:4]
             self.long_of = owed
-        elif ends_reply(last):
+        elif ends_behind_junk(last):
             self.reply_ended(owed, last)
 
     def ehlo_context(self) -> EhloContext:

@@ -390,6 +390,12 @@ def test_a_reply_whose_last_line_makes_it_too_long_is_over_with_it() -> None:
     )
 
 
+@pytest.mark.parametrize("last", [100, 119])
+def test_a_reply_that_is_too_long_ends_at_a_final_line_behind_junk(last: int) -> None:
+    raw = b".250-X\r\n" * last + b". 250 HELP\r\n"
+    assert asked() >> Client(b"NOOP\r\n") >> Server(raw) << ToClient(raw) << ToServer(b"NOOP\r\n")
+
+
 def test_a_line_that_is_too_long_passes_in_pieces_and_its_end_is_seen() -> None:
     start, middle = b"250 " + b"x" * 20000, b"y" * 20000
     assert (
