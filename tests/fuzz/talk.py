@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
+from proxy.smtp.reply.replies import is_refusal
 from proxy.smtp.session.commands import verb_of
 
 OWN_421 = re.compile(rb"421 4\.4\.2 ehlo-proxy [^\r\n]*\[[0-9a-z]{12}\]\r\n")
@@ -145,15 +146,17 @@ class Told:
     cut_short: bool = False  # the server's last reply was broken off
     ended_first: bool = False  # the server ended before it had seen the client's end, without 221
 
-    def _shown(self) -> tuple[bytes, bool]:
-        """What the client must see, and whether the letting go is certain."""
+    def _shown(self) -> tuple[list[bytes], bool]:
+        """What the client may see, the likeliest first, and whether the letting go is certain."""
         dialogue = self.dialogue
         banner = dialogue.banner.splitlines(keepends=True)[0]
         context = EhloContext(banner, b"", b"127.0.0.1", b"client.example")
+        policy = RepairPolicy(strict=dialogue.strict)
         shown = b""
         let_go = released = False
         for number, (kind, data) in enumerate(self.server_sent):
-            cut_short = self.cut_short and number == len(self.server_sent) - 1
+            last = number == len(self.server_sent) - 1
+            cut_short = self.cut_short and last
             if kind == "banner":
                 shown += data
                 continue
@@ -161,21 +164,25 @@ class Told:
             if let_go or kind not in ("ehlo", "starttls"):
                 shown += data
                 released = released or (let_go and b"\n" in data)
+            elif kind == "ehlo" and last and self.ended_first and dialogue.goes_on and not is_refusal(data):
+                # an end behind lines that may be the whole reply: they are it, or are dropped and never completed
+                whole = data[: data.rfind(b"\n") + 1]
+                return [shown, *([shown + repair_reply(whole, policy, context).reply] if whole else [])], released
             elif not cut_short:
-                policy = RepairPolicy(strict=dialogue.strict)
                 shown += repair_reply(data, policy, context).reply if kind == "ehlo" else data
-            elif data[:1] in b"45":
+            elif is_refusal(data):
                 shown += data  # a refusal tells why
-        return shown, released
+        return [shown], released
 
     def wrong(self) -> str:
         """What is not as it must be, or empty."""
         dialogue = self.dialogue
         if "late" in (self.client_saw, self.server_saw):
             return f"it does not end: client saw {self.client_saw}, server saw {self.server_saw}"
-        shown, released = self._shown()
+        possible, released = self._shown()
         leaves = dialogue.client_end == "leaves"
         got = self.client_got
+        shown = max(possible, key=lambda one: len(_common(one, got)))
         if leaves:
             if not shown.startswith(got) and not OWN_421.fullmatch(got[len(_common(shown, got)) :]):
                 return f"client got {_differs(shown, got)}"
