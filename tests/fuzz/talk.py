@@ -170,8 +170,8 @@ class Told:
                 return [shown, *([shown + repair_reply(whole, policy, context).reply] if whole else [])], released
             elif not cut_short:
                 shown += repair_reply(data, policy, context).reply if kind == "ehlo" else data
-            elif is_refusal(data):
-                shown += data  # a refusal tells why
+            elif is_refusal(data) or (kind == "ehlo" and data.count(b"\n") > 100):  # the latter passes as it comes
+                shown += data
         return [shown], released
 
     def wrong(self) -> str:
