@@ -242,7 +242,10 @@ class TlsChannel:
         except SSL.Error as error:
             self._push_alert()
             raise TlsProblem(explain(error, self.peer)) from None
-        self._dry = self._records.gave_data() and len(data) < size
+        if len(data) == size and self.connection.pending():
+            self._dry = False  # the record goes on: it is counted with its last piece
+        else:
+            self._dry = self._records.gave_data()
         return data
 
     def _answer_junk(self) -> None:

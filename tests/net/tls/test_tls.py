@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,28 @@ def test_a_record_that_is_read_in_part_is_pending() -> None:
         assert inward.pending == 6
         assert receive(inward, 6) == b"456789"
         assert inward.pending == 0
+
+
+def test_a_record_behind_one_that_was_read_in_pieces_is_not_forgotten(version: str) -> None:
+    """Two records come at once; the first is read in pieces, as a session does before it lets go.
+
+    The second lay in OpenSSL until the peer said something else, for which it waited in vain.
+    """
+    with tcp_pair() as (near, far):
+        outward, inward = channels(near, far, version)
+        assert outward.send(b"first") == 5
+        assert receive(inward, 5) == b"first"
+        assert inward.recv(100) is None
+        assert outward.send(b"a" * 1000) + outward.send(b"b" * 1000) == 2000
+        time.sleep(0.05)
+        got = b""
+        for size in (300, 16384, 16384):
+            data = inward.recv(size)
+            assert data, "there is more, and who asks is told so"
+            got += data
+            if not inward.has_more():
+                break
+        assert got == b"a" * 1000 + b"b" * 1000
 
 
 def test_much_goes_both_ways_through_full_sockets(version: str) -> None:
