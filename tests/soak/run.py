@@ -343,6 +343,7 @@ def started() -> Iterator[Soak]:
         config = {
             "service": {"drain_timeout": 1},
             "admin": {"listen": "127.0.0.1:0"},
+            "log": {"level": "debug"},  # every end one by one; at "info" only twenty a minute of a route and kind are
             "route": routes(parties, folder),
         }
         running = stack.enter_context(running_proxy(config, quiet=False))
