@@ -144,14 +144,15 @@ class ReplyProgress:
     """
 
     __slots__ = (
-        "_banner", "_coded", "_firm", "_greeted", "_looked", "_raw",
+        "_banner", "_coded", "_firm", "_first", "_greeted", "_looked", "_raw",
         "final_seen", "lines", "ok_seen", "refused", "size", "too_long",
     )  # fmt: skip
 
     def __init__(self, banner: bytes = b"") -> None:
         self._banner = banner
         self._raw: list[bytes] = []
-        self._looked = 1  # from here on no greeting has been looked for
+        self._looked = 0  # from here on no greeting has been looked for
+        self._first = b""  # the first line looked at that may stand in a reply
         self._greeted = False
         self._coded = 0  # lines with a code
         self._firm = False  # a final line was seen that is one by the grammar
@@ -200,8 +201,10 @@ class ReplyProgress:
         if self._coded < 2:
             return False
         if not self._greeted:
-            # the first line and what has come since the last look are enough: so each line is looked at once
-            self._greeted = has_greeting(self._raw[:1] + self._raw[self._looked :], self._banner)
+            # The first line that stands and what came since the last look are enough: so each line is looked at once.
+            new = self._raw[self._looked :]
+            self._greeted = has_greeting([self._first, *new] if self._first else new, self._banner)
+            self._first = self._first or next((line for line in new if may_stand(EhloLine(line))), b"")
             self._looked = len(self._raw)
         return self._greeted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.smtp.reply.ehlo import (
@@ -176,6 +176,7 @@ def test_a_glance_for_the_greeting_agrees_with_the_reading() -> None:
 
 
 @UNHURRIED
+@example([b"", TLS, HELP, b"200\x01"])
 @given(st.lists(st.sampled_from([HOST, TLS, HELP, b"\r\n", b"550 no\r\n", b"250_SIZE\r\n"]) | st.binary(max_size=12)))
 def test_any_lines_can_be_followed(lines: list[bytes]) -> None:
     made = ReplyProgress(MAIL)
