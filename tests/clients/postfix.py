@@ -179,3 +179,18 @@ def wait_until_ready(started: Postfix) -> bool:
     with contextlib.suppress(AssertionError):
         return wait_until(lambda: "daemon started" in started.log, START_SECONDS, "Postfix starts")
     return False
+
+
+def receiver(folder: Path) -> dict[str, str]:
+    """Settings of a Postfix that takes mail over TLS from this host, throws it away, and refuses one sender domain."""
+    return {
+        "myhostname": "receiver.example",
+        "mynetworks": "127.0.0.0/8",
+        "default_transport": "discard:",
+        "transport_maps": "",
+        "smtpd_tls_cert_file": str(folder / "server.pem"),
+        "smtpd_tls_key_file": str(folder / "server.key"),
+        "smtpd_tls_security_level": "may",
+        "smtpd_recipient_restrictions": "permit_mynetworks, reject",
+        "smtpd_sender_restrictions": "check_sender_access inline:{ {refused.example = REJECT no} }",
+    }

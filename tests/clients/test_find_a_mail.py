@@ -74,18 +74,7 @@ def scene() -> Iterator[Scene]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-find-")))
         folder.chmod(0o755)
         certificates = make_certificates(folder)
-        takes = {
-            "myhostname": "receiver.example",
-            "mynetworks": "127.0.0.0/8",
-            "default_transport": "discard:",
-            "transport_maps": "",
-            "smtpd_tls_cert_file": str(folder / "server.pem"),
-            "smtpd_tls_key_file": str(folder / "server.key"),
-            "smtpd_tls_security_level": "may",
-            "smtpd_client_port_logging": "yes",
-            "smtpd_recipient_restrictions": "permit_mynetworks, reject",
-            "smtpd_sender_restrictions": "check_sender_access inline:{ {refused.example = REJECT no} }",
-        }
+        takes = postfixes.receiver(folder) | {"smtpd_client_port_logging": "yes"}
         server = stack.enter_context(postfixes.running(folder / "server", certificates, {}, {}, takes, listen=port))
         routes = [
             route(port),

@@ -151,10 +151,17 @@ def test_the_group_is_found_in_pieces_of_any_size(size: int) -> None:
 @pytest.mark.parametrize("suite", [b"\xc0\x2f", b"\xc0\x30", b"\xcc\xa8", b"\xc0\x13"])
 def test_a_curve_is_not_taken_for_a_large_group(suite: bytes) -> None:
     """ECDHE's parameters begin with 03 00, which would be 768 octets."""
-    ServerFlight().feed(_handshake_record(_hello(suite), _message(12, b"\3\0\x17\x41" + bytes(200))))
+    parameters = _message(12, b"\3\0\x17\x41" + bytes(200))
+    ServerFlight().feed(_handshake_record(_hello(suite), parameters))
+    with pytest.raises(TlsProblem):  # the same octets behind a suite of DHE
+        ServerFlight().feed(_handshake_record(_hello(b"\0\x9e"), parameters))
 
 
 def test_what_follows_the_clear_part_is_not_looked_at() -> None:
     flight = ServerFlight()
-    flight.feed(_handshake_record(_hello(b"\x13\x01")) + b"\x14\x03\x03\x00\x01\x01")
+    flight.feed(_handshake_record(_hello(b"\0\x9e")) + b"\x14\x03\x03\x00\x01\x01")
     flight.feed(_handshake_record(_large()))
+    looked_at = ServerFlight()
+    looked_at.feed(_handshake_record(_hello(b"\0\x9e")))
+    with pytest.raises(TlsProblem, match="10000 bits"):  # the same without a change of cipher between
+        looked_at.feed(_handshake_record(_large()))
