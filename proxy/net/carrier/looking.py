@@ -67,7 +67,7 @@ class Onlooker:
     def relayed(self, from_client: bool, data: bytes) -> None:
         """This goes from one side to the other."""
         peek = self._peek
-        if peek is not None and not peek.done:
+        if peek is not None:
             (peek.feed_client if from_client else peek.feed_server)(data)
             if peek.done:
                 self._tell(peek)

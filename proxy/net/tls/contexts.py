@@ -324,7 +324,7 @@ def _load_trust(context: SSL.Context, ca_file: str) -> None:
                     continue
                 return
     known = ssl.get_default_verify_paths()  # the paths that the environment names, else those built in
-    if known.cafile is None and known.capath is None:
+    if not known.cafile and not known.capath:
         raise TlsProblem("no trust store found on this system; install ca-certificates, or set ca_file")
     context.set_default_verify_paths()
 
