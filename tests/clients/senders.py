@@ -25,6 +25,7 @@ from pathlib import Path
 import aiosmtplib
 
 from tests.certificates import NAME
+from tests.clients import exim
 from tests.loopback import TOP
 
 SENDER = "anna@sender.example"
@@ -254,6 +255,25 @@ class PerlNetSmtp(Program):
         return message.replace(b"\r\n", b"\n")
 
 
+class Exim(Sender):
+    """The second great mail system, in the foreground; it adds Received."""
+
+    name = "Exim"
+    exact = False
+
+    def missing(self) -> str:
+        return exim.missing()
+
+    def version(self) -> str:
+        return exim.version()
+
+    def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
+        options = {"helo_data": self.helo, "hosts_require_tls": "*", "tls_verify_hosts": "*"}
+        options |= {"tls_verify_certificates": str(ca), "tls_verify_cert_hostnames": "*"}
+        delivery = exim.deliver(port, SENDER, recipient, message, options)
+        return Said(delivery.status == "sent", delivery.reason)
+
+
 ALL: tuple[Sender, ...] = (
-    Smtplib(), Aiosmtplib(), Swaks(), Curl(), Msmtp(), PerlNetSmtp(), TwistedClient(), OpenSSL(),
+    Exim(), Smtplib(), Aiosmtplib(), Swaks(), Curl(), Msmtp(), PerlNetSmtp(), TwistedClient(), OpenSSL(),
 )  # fmt: skip
