@@ -5,7 +5,7 @@ or the peer prevented an answer.  Results go to stdout, diagnostics to stderr.  
 `proxy.cli_arguments`.
 
 Every import that costs is made by the command that needs it, so that `--help` and the commands that only read text are
-quick.  This is the only module that imports the reactor.
+quick.  This is the only module that takes a reactor.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -174,8 +175,13 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _reactor() -> Any:
-    from twisted.internet import reactor
+    """Twisted's, by a clock that does not move with the wall clock: its timers and our deadlines go by the same."""
+    from twisted.internet.epollreactor import EPollReactor
+    from twisted.internet.main import installReactor
 
+    reactor: Any = EPollReactor()
+    reactor.seconds = time.monotonic
+    installReactor(reactor)
     return reactor
 
 

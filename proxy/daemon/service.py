@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from proxy.daemon.daemon import Daemon, Reread
@@ -20,8 +19,6 @@ def run(settings: Settings, reactor: Any, *, reread: Reread | None = None) -> in
 
     `reread` reads the configuration anew and raises SettingsError; without it SIGHUP is refused.
     """
-    # Deadlines must not move with the wall clock; the reactor's own timers go by the same.
-    reactor.seconds = time.monotonic
     raise_descriptor_limit()  # workers inherit it
     if settings.service.workers != 1:
         from proxy.daemon.workers.parent import run_parent

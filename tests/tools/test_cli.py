@@ -129,10 +129,22 @@ def test_help_is_quick() -> None:
     assert min(times) < 0.5
 
 
+def test_the_wall_clock_moves_no_timer() -> None:
+    program = (
+        "import time; from proxy.cli import _reactor; time.time = lambda: 0.0; mine = _reactor()\n"
+        "from twisted.internet import reactor; assert reactor is mine\n"
+        "assert abs(reactor.seconds() - time.monotonic()) < 5.0\n"
+        "assert abs(reactor.callLater(60, print).getTime() - time.monotonic() - 60.0) < 5.0"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
 def test_only_this_module_imports_the_reactor() -> None:
     top = Path(cli.__file__).parent
     importing = re.compile(
-        r"^\s*(from twisted.internet import .*\breactor\b|import twisted.internet.reactor)", re.MULTILINE
+        r"^\s*(from twisted.internet import .*\breactor\b|import twisted.internet.reactor|from .* installReactor)",
+        re.MULTILINE,
+        re.MULTILINE,
     )
     assert [str(path.relative_to(top)) for path in top.rglob("*.py") if importing.search(path.read_text())] == [
         "cli.py"

@@ -95,7 +95,7 @@ class EventLog:
         self._levels: frozenset[str] = frozenset()
         self.configure(format, level)
         if isinstance(write, LineWriter):
-            write.lost_line = self._lost_line
+            write.tell_lost_as(self._lost_line)
 
     def configure(self, format: str, level: str) -> None:
         """Take another format (`text`, `json`) or level, at a reload."""

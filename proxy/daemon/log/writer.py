@@ -42,7 +42,6 @@ class LineWriter:
 
     `later(seconds, call)` schedules the retry of what is held back (the reactor's callLater); without it the next
     line or an explicit `flush` does.  `shared` says that other processes write to the same descriptor.
-    `lost_line(count)` makes the line that tells how many were lost; an EventLog that writes here puts its own in place.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class LineWriter:
         fd: int = 2,
         *,
         later: Callable[[float, Callable[[], object]], object] | None = None,
-        lost_line: Callable[[int], bytes] = lambda count: b"log-lost lines=%d\n" % count,
         shared: bool = False,
         max_backlog: int = MAX_BACKLOG,
     ) -> None:
@@ -61,7 +59,7 @@ class LineWriter:
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self.later = later
-        self.lost_line = lost_line
+        self._lost_line: Callable[[int], bytes] = lambda count: b"log-lost lines=%d\n" % count
         self._max_backlog = max_backlog
         self._backlog: deque[bytes] = deque()
         self._retry_call: object = None
@@ -73,6 +71,10 @@ class LineWriter:
     def gather(self, at_turns_end: Callable[[Callable[[], object]], bool]) -> None:
         """Write in one piece what comes in one turn.  `at_turns_end(call)` calls `call` soon and is true, or false."""
         self._at_turns_end = at_turns_end
+
+    def tell_lost_as(self, line: Callable[[int], bytes]) -> None:
+        """`line(count)` makes the line that says how many were lost."""
+        self._lost_line = line
 
     def _way_to_write(self, fd: int) -> tuple[Callable[[int, bytes], int], str]:
         try:
@@ -195,7 +197,7 @@ class LineWriter:
         self.lost_total += lines
 
     def _tell_lost(self) -> None:
-        line = self.lost_line(self.lost)
+        line = self._lost_line(self.lost)
         try:
             written = self._write(self._fd, line)
         except OSError:

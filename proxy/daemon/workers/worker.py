@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.daemon.log import logs
@@ -37,7 +36,6 @@ ALIVE_EVERY: Final = 1.0  # seconds
 
 def run_worker(descriptor: int, reactor: Any) -> int:
     """The whole life of a worker; `descriptor` is its end of the channel."""
-    reactor.seconds = time.monotonic
     worker = Worker(reactor)
     adopt(reactor, descriptor, worker.channel)
     os.close(descriptor)

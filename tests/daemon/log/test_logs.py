@@ -227,7 +227,7 @@ def test_lost_lines_are_told_in_the_logs_own_format(format: str, told: bytes) ->
     with open("/dev/null", "wb") as null:
         writer = LineWriter(null.fileno())
         EventLog(writer, format=format, clock=lambda: 1700000000.25)
-        assert writer.lost_line(7) == told
+        assert writer._lost_line(7) == told
         writer.close()
 
 

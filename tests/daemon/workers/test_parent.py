@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxy.daemon.workers import parent as parents
 from proxy.daemon.workers.child import Child
-from proxy.daemon.workers.parent import HANG_AT_MOST, START_AT_MOST, Parent
+from proxy.daemon.workers.crew import HANG_AT_MOST, SILENT_AT_MOST, START_AT_MOST
+from proxy.daemon.workers.parent import Parent
 from proxy.settings import from_arguments
 
 
@@ -47,12 +47,12 @@ def parent() -> Iterator[Parent]:
     settings = from_arguments("127.0.0.1:0", "127.0.0.1:25")
     made = Parent(settings, Clock(), None)
     yield made
-    os.close(made.places.descriptor)
+    os.close(made.crew._places.descriptor)
 
 
 def test_one_that_never_gets_ready_is_killed_for_it_has_no_sessions(parent: Parent) -> None:
     child = Silent(0, is_ready=False)
-    parent.children.append(child)
+    parent.crew.children.append(child)
     for _ in range(int(START_AT_MOST)):
         parent.tick()
     assert not child.is_killed
@@ -63,7 +63,7 @@ def test_one_that_never_gets_ready_is_killed_for_it_has_no_sessions(parent: Pare
 def test_one_that_hangs_is_kept_and_of_too_many_the_oldest_goes(parent: Parent) -> None:
     children = [Silent(0, is_ready=True) for _ in range(HANG_AT_MOST)]
     for number, child in enumerate(children, 1):
-        parent.children.append(child)
+        parent.crew.children.append(child)
         while not child.hangs:
             parent.tick()
         assert [one.is_killed for one in children] == [number == HANG_AT_MOST] + [False] * (HANG_AT_MOST - 1)
@@ -71,9 +71,9 @@ def test_one_that_hangs_is_kept_and_of_too_many_the_oldest_goes(parent: Parent) 
 
 def test_words_are_a_sign_of_life(parent: Parent) -> None:
     child = Silent(0, is_ready=True)
-    parent.children.append(child)
+    parent.crew.children.append(child)
     for _ in range(5):
-        for _ in range(int(parents.SILENT_AT_MOST) - 1):
+        for _ in range(int(SILENT_AT_MOST) - 1):
             parent.tick()
         child._heard("alive", None)
     assert not child.hangs
@@ -81,7 +81,7 @@ def test_words_are_a_sign_of_life(parent: Parent) -> None:
 
 def hanging(parent: Parent) -> Silent:
     child = Silent(0, is_ready=True)
-    parent.children.append(child)
+    parent.crew.children.append(child)
     while not child.hangs:
         parent.tick()
     return child
@@ -98,7 +98,7 @@ def test_one_that_has_come_to_itself_is_not_killed_by_then(parent: Parent) -> No
     child._heard("alive", None)
     parent.reactor.after(parent.settings.service.drain_timeout)
     assert not child.is_killed
-    while child.silent <= parent.silent_at_most:
+    while child.silent <= parent.crew.silent_at_most:
         parent.tick()
-    parent.reactor.after(parent.silent_at_most)
+    parent.reactor.after(parent.crew.silent_at_most)
     assert child.is_killed, "it hangs again"
