@@ -11,6 +11,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from proxy.tools.strict_client import StrictClient
 from tests import certificates
 from tests.loopback import TOP, wait_until
+from tests.pages import block
 from tests.systemd.conftest import CERTIFICATE, FAR, IN_FAR, MAIL, MAKE_FAR, start_server
 from tests.systemd.machine import CONFIGURATION, PREFIX, Machine
 from tests.systemd.senders import Senders
@@ -57,11 +58,11 @@ def send(machine: Machine, ca: str, host: str = "127.0.0.1") -> None:
 PEER = "/root/peer"  # what a certificate authority's program would keep, as certbot does: links to the newest pair
 
 
-def renew(machine: Machine, *, fits: bool = True) -> str:
+def renew(machine: Machine, *, fits: bool = True, where: str = PEER) -> str:
     """Another pair where the program of the authority keeps it; its serial number."""
     made, other = (certificates.root().issue(certificates.NAME) for _ in range(2))
-    machine.write(f"{PEER}/fullchain.pem", made.certificate_pem)
-    machine.write(f"{PEER}/privkey.pem", (made if fits else other).key_pem, 0o600)
+    machine.write(f"{where}/fullchain.pem", made.certificate_pem)
+    machine.write(f"{where}/privkey.pem", (made if fits else other).key_pem, 0o600)
     return serial(made.certificate_pem)
 
 
@@ -88,12 +89,17 @@ def bridge(machine: Machine, unit: str, *, workers: int = 1) -> str:
     machine.run(f"chmod 700 {PEER}; mkdir -p /etc/ehlo-proxy/tls; chmod 700 /etc/ehlo-proxy/tls")
     machine.run(f"ln -sf {PEER}/fullchain.pem /etc/ehlo-proxy/tls/certificate.pem")
     machine.run(f"ln -sf {PEER}/privkey.pem /etc/ehlo-proxy/tls/key.pem")
+    serve(machine, unit, workers)
+    return first
+
+
+def serve(machine: Machine, unit: str, workers: int = 1) -> None:
+    """The service in bridge mode, running."""
     machine.write("/etc/ehlo-proxy/server-ca.pem", machine.path(CERTIFICATE).read_bytes())
     head = f'[service]\nworkers = {workers}\n[admin]\nlisten = "127.0.0.1:9925"\n'
     machine.write(CONFIGURATION, head + ROUTE.format(listen=LISTEN[unit]) + BRIDGE)
     machine.drop_in(unit, "bridge")
     machine.start(unit)
-    return first
 
 
 @pytest.mark.parametrize("unit", [OWN, ACTIVATED])
@@ -122,7 +128,7 @@ def test_bridge_mode_has_its_key_from_root_alone(machine: Machine, unit: str) ->
 
 @pytest.mark.parametrize(("unit", "workers"), [(OWN, 1), (OWN, 2), (ACTIVATED, 1)])
 def test_a_renewal_is_a_reload(machine: Machine, unit: str, workers: int) -> None:
-    """No restart, no connection refused; and a pair that does not fit changes nothing."""
+    """As docs/renewal.md says: no restart, no connection refused; and a pair that does not fit changes nothing."""
     first = bridge(machine, unit, workers=workers)
     pid = machine.main_pid(unit)
     assert shown(machine) == first
@@ -142,6 +148,23 @@ def test_a_renewal_is_a_reload(machine: Machine, unit: str, workers: int) -> Non
         wait_until(lambda: "failed" not in machine.show(unit, "StatusText"), 10, "a status without it")
     assert senders.ended == {"completed": senders.ended["completed"]}
     assert (machine.main_pid(unit), machine.show(unit, "NRestarts")) == (pid, "0")
+
+
+def test_the_hook_for_certbot(machine: Machine) -> None:
+    """docs/renewal.md to the letter, with a certbot that only notes what it is told: the links, and both hooks."""
+    live = "/etc/letsencrypt/live/mail.example.com"
+    first = renew(machine, where=live)
+    machine.write("/usr/local/bin/certbot", '#!/bin/sh\nprintf "%s\\n" "$@" >/root/certbot-was-told\n', 0o755)
+    machine.run(block("docs/renewal.md", "install -d -m 700 /etc/ehlo-proxy/tls").text)
+    serve(machine, OWN)
+    assert shown(machine) == first
+    told = machine.path("/root/certbot-was-told").read_text().splitlines()
+    machine.run("mkdir -p /etc/letsencrypt/renewal-hooks/deploy")  # certbot's own installation makes it
+    machine.run(block("docs/renewal.md", "cat >/etc/letsencrypt").text)
+    for hook in (told[told.index("--deploy-hook") + 1], "/etc/letsencrypt/renewal-hooks/deploy/ehlo-proxy"):
+        renewed = renew(machine, where=live)
+        machine.run(hook)
+        wait_until(lambda renewed=renewed: shown(machine) == renewed, 10, hook)  # type: ignore[misc]  # a default
 
 
 def test_bridge_mode_without_its_drop_in_says_what_is_missing(machine: Machine) -> None:

@@ -16,7 +16,8 @@ import pytest
 from proxy import __version__
 from proxy.tools.strict_client import StrictClient
 from tests import certificates
-from tests.loopback import TOP, wait_until
+from tests.loopback import wait_until
+from tests.pages import blocks
 from tests.systemd import debian
 from tests.systemd.conftest import FAR, IN_FAR, MAKE_FAR, RELEASE, give, start_server
 from tests.systemd.machine import Machine
@@ -32,9 +33,11 @@ MESSAGE = b"Subject: hello\r\n\r\nInstalled.\r\n"
 @pytest.fixture(scope="module")
 def chapter() -> dict[str, list[str]]:
     """The blocks of each section, by the first word of its title."""
-    text = (TOP / "docs/install.md").read_text()
-    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-    return {part.split()[0]: re.findall(r"^```sh\n(.*?)^```", part, re.DOTALL | re.MULTILINE) for part in sections}
+    found: dict[str, list[str]] = {}
+    for one in blocks("docs/install.md"):
+        if one.language == "sh" and not one.untried:
+            found.setdefault(one.heading.split()[0].rstrip(":"), []).append(one.text)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,7 @@ def test_from_nothing_to_a_running_service_and_on_to_all_its_kinds(
     fresh.run("rm /etc/systemd/system/ehlo-proxy.service.d/bridge.conf; systemctl daemon-reload")
 
     follow(fresh, chapter["Socket"])
+    assert set(chapter) == {"Debian", "Upgrade", "Bridge", "Socket"}, "every block was followed"
     assert fresh.run("systemctl is-active ehlo-proxy || true") == "inactive"
     assert fresh.run("systemctl is-enabled ehlo-proxy-activated ehlo-proxy-25-v4.socket ehlo-proxy-25-v6.socket")
     send(fresh, server)

@@ -1,6 +1,7 @@
 """The Debian package on a fresh Debian 12: install, settings, a mail, upgrade with mail under way, remove, purge.
 
-It is built by `config/packaging/build-deb`, twice, and must come out the same to the byte; lintian has no word to say.
+README.md and docs/install.md are followed to the letter. It is built by `config/packaging/build-deb`, twice, and must
+come out the same to the byte; lintian has no word to say.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 from proxy import __version__
 from tests.loopback import TOP
+from tests.pages import block, blocks
 from tests.systemd.conftest import FAR, IN_FAR, MAKE_FAR, start_server
 from tests.systemd.machine import CONFIGURATION, PREFIX, Machine
 from tests.systemd.senders import Senders
@@ -75,6 +77,7 @@ def fresh(tree: Path, packages: list[Path], tmp_path_factory: pytest.TempPathFac
     try:
         for package in packages[1:]:
             machine.write(f"/root/{package.name}", package.read_bytes())
+        machine.write(f"/root/checkout/dist/{packages[1].name}", packages[1].read_bytes())
         machine.run(f"{MAKE_FAR}\nip address add {SENDER}/32 dev lo")
         machine.run(f"mkdir -p {PREFIX}/bin; ln -s /usr/bin/ehlo-proxy {PREFIX}/bin/ehlo-proxy")  # for `start_server`
         yield machine
@@ -92,8 +95,26 @@ def test_it_comes_out_the_same_and_lintian_is_content(packages: list[Path]) -> N
     assert [line for line in done.stdout.splitlines() if line[:2] in ("E:", "W:")] == []
 
 
+def test_from_install_to_a_mail_as_the_readme_says(fresh: Machine, packages: list[Path]) -> None:
+    one = block("docs/install.md", "config/packaging/build-deb")
+    built, install = one.commands
+    assert built == "config/packaging/build-deb", "which the fixture has run"
+    assert one.text.splitlines()[1] == f"dist/{packages[1].name}"
+    fresh.run(f"cd /root/checkout; {install}", 120)
+    server = fresh.path(start_server(fresh, "server", f"{FAR}:25", IN_FAR)).read_text()
+    (recipe,) = [one.text for one in blocks("README.md") if one.heading == "Cisco ESA" and one.language == "toml"]
+    fresh.write(CONFIGURATION, fresh.path(CONFIGURATION).read_text() + recipe)
+    said = fresh.run(block("README.md", "ehlo-proxy check").text)
+    assert "ok, 1 route" in said
+    send(fresh, server)
+    assert "outcome=completed" in journal(fresh, "ehlo-proxy")
+    fresh.run("apt-get purge -y ehlo-proxy; systemctl stop server", 120)
+    assert not fresh.path("/usr/lib/ehlo-proxy").exists()
+    assert fresh.run("systemctl is-active ehlo-proxy || true") == "inactive"
+
+
 def test_from_install_to_purge(fresh: Machine, packages: list[Path]) -> None:
-    fresh.run(f"dpkg -i /root/{packages[1].name}", 120)
+    fresh.run(f"apt-get install ./{packages[1].name}", 120)
     assert f"ehlo-proxy {__version__}" in fresh.run("ehlo-proxy --version")
     fresh.run("ehlo-proxy demo", 60)
     assert fresh.run("systemctl is-enabled ehlo-proxy || true") == "disabled"  # nothing runs before it is wanted
@@ -115,7 +136,7 @@ def test_from_install_to_purge(fresh: Machine, packages: list[Path]) -> None:
     assert "outcome=completed" in journal(fresh, UNIT)
 
     with Senders(fresh, 20) as senders:
-        fresh.run(f"dpkg -i --force-confold /root/{packages[2].name}", 120)
+        fresh.run(f"apt-get install ./{packages[2].name}", 120)
         fresh.run(
             f"for i in $(seq 60); do systemctl is-active -q {UNIT} && ehlo-proxy --version && break; sleep 1; done"
         )
@@ -124,10 +145,10 @@ def test_from_install_to_purge(fresh: Machine, packages: list[Path]) -> None:
     assert fresh.path(CONFIGURATION).read_text() == explained + CONFIG
     send(fresh, server)
 
-    fresh.run(f"dpkg -i --force-confold /root/{packages[1].name}", 120)  # and back
+    fresh.run(f"apt-get install -y --allow-downgrades ./{packages[1].name}", 120)  # and back
     assert f"ehlo-proxy {__version__}" in fresh.run("ehlo-proxy --version")
-    fresh.run("dpkg --remove ehlo-proxy", 120)
+    fresh.run("apt-get remove -y ehlo-proxy", 120)
     assert fresh.path(CONFIGURATION).exists()
     assert not fresh.path("/usr/lib/ehlo-proxy").exists()
-    fresh.run("dpkg --purge ehlo-proxy", 60)
+    fresh.run("apt-get purge -y ehlo-proxy", 60)
     assert not fresh.path("/etc/ehlo-proxy").exists()
