@@ -144,7 +144,6 @@ def test_only_this_module_imports_the_reactor() -> None:
     importing = re.compile(
         r"^\s*(from twisted.internet import .*\breactor\b|import twisted.internet.reactor|from .* installReactor)",
         re.MULTILINE,
-        re.MULTILINE,
     )
     assert [str(path.relative_to(top)) for path in top.rglob("*.py") if importing.search(path.read_text())] == [
         "cli.py"
