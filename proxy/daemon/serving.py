@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.net.carrier.route import RouteRuntime, RouteState
 from proxy.net.coming_in.admission import OwnPlaces, Places
 from proxy.net.coming_in.doorstep import Farewells
-from proxy.net.coming_in.listeners import Listener, open_sockets
-from proxy.net.going_out import transparent
+from proxy.net.coming_in.listeners import Listener
+from proxy.net.coming_in.sockets import open_sockets
 from proxy.net.going_out.destination import Surroundings
 from proxy.net.going_out.own_addresses import OwnAddresses
+from proxy.net.going_out.transparent import lacking, try_transparent
 from proxy.net.waiting.deadlines import Deadlines
 from proxy.net.waiting.poller import Poller
 
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
     from proxy.net.tls.secure import SecureRoute
     from proxy.settings import Listen, Route, Settings
 
-QUIET: Final = (
-    660.0  # seconds without a byte after which a draining relay is cut: RFC 5321 4.5.3.2.6 gives the dot 10 min
-)
-
+QUIET: Final = 660.0  # seconds without a byte, then a draining relay is cut: RFC 5321 4.5.3.2.6 gives the dot 10 min
 
 FLOW_EVERY: Final = 1.0  # seconds between two counts of the bytes of the sessions that run, and ...
 FLOW_AT_ONCE: Final = 300  # ... of how many sessions in one turn, which takes some 0.4 ms
@@ -46,9 +44,7 @@ Doors = Callable[["Listen", bool], list[socket.socket]]
 
 def own_doors(inherited: Mapping[str, list[int]]) -> Doors:
     """Sockets that this process opens by itself; `inherited` are systemd's by name."""
-    return lambda listen, is_transparent: open_sockets(
-        listen, inherited, reuse_port=False, is_transparent=is_transparent
-    )
+    return lambda listen, is_transparent: open_sockets(listen, inherited, is_transparent=is_transparent)
 
 
 class CannotStart(Exception):
@@ -94,7 +90,7 @@ class Serving:
         shared: SharedContexts = {}
         secure = {route.name: self._secure(route, shared) for route in settings.routes if route.tls.mode == "bridge"}
         for route in settings.routes:
-            if lacks := transparent.lacking(route.source):
+            if lacks := lacking(route.source):
                 raise CannotStart(f"route {route.name}: {lacks}")
         opened, kept = self._open(settings)
         host_name = _host_name(settings)
@@ -168,7 +164,7 @@ class Serving:
                             listener = found.pop(0)
                             kept[listener] = route.name
                             if is_transparent:
-                                _try_transparent(listener.sock)
+                                try_transparent(listener.sock)
                         continue
                     sockets = self.doors(listen, is_transparent)
                     opened.extend((sock, listen, route.name) for sock in sockets)
@@ -279,13 +275,6 @@ def _cut(state: RouteState) -> int:
     for carrier in carriers:
         carrier.end("aborted", "proxy", "the time to end was over", reset_client=True, reset_server=True)
     return len(carriers)
-
-
-def _try_transparent(sock: socket.socket) -> None:
-    try:
-        transparent.set_transparent(sock)
-    except PermissionError:
-        pass
 
 
 def _host_name(settings: Settings) -> str:

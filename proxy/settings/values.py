@@ -31,6 +31,16 @@ POSTFIX: Final = re.compile(r"\[([A-Za-z0-9_.-]*[A-Za-z_-][A-Za-z0-9_.-]*)\](:[0
 SYSTEMD_NAME: Final = re.compile(r"[!-9;-~]{1,255}\Z")  # FileDescriptorName=: printable ASCII without a colon
 
 
+def host_port(host: str, port: int) -> str:
+    """As they are written everywhere: `192.0.2.10:25`, `[2001:db8::10]:25`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unmapped(found: Address) -> Address:
+    """An IPv4-mapped address as the IPv4 address that it is: rules for that hold for it, too."""
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A textual address, or a name, and a port."""
@@ -42,7 +52,7 @@ class Endpoint:
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +107,9 @@ def address(value: str) -> str | None:
     if zone and not INTERFACE.match(interface):
         return None
     try:
-        parsed = ip_address(value)
+        return str(unmapped(ip_address(value)))
     except ValueError:
         return None
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(parsed)
 
 
 def host_and_port(value: str, default_port: int | None, low: int) -> tuple[str, int, bool]:

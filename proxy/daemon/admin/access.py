@@ -13,7 +13,9 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 
-Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+from proxy.settings.values import Address, Network, unmapped
+
+Networks = Sequence[Network]
 
 _shown = re.compile(r"[A-Za-z0-9._-]{1,253}").fullmatch
 
@@ -52,37 +54,28 @@ class Access:
     def _may_ask(self, client: str) -> bool:
         if not self._networks:
             return not self._local or is_loopback(client)
-        try:
-            address = ipaddress.ip_address(client.partition("%")[0])
-        except ValueError:
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address.version == network.version and address in network for network in self._networks)
+        found = _address(client)
+        return found is not None and any(found in network for network in self._networks)
 
     def _is_ours(self, name: str) -> bool:
         if is_loopback(name) or name.rstrip(".").lower() in self._names:
             return True
-        return not self._local and (not self._names or _is_address(name))
+        return not self._local and (not self._names or _address(name) is not None)
 
 
-def _is_address(name: str) -> bool:
+def _address(text: str) -> Address | None:
     try:
-        ipaddress.ip_address(name.partition("%")[0])
+        return unmapped(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on, or a client's, is loopback; `localhost` is."""
     if host.rstrip(".").lower() == "localhost":
         return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    found = _address(host.strip("[]"))
+    return found is not None and found.is_loopback
 
 
 def host_of(header: str) -> str:

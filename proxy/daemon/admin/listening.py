@@ -16,6 +16,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 
+from proxy.settings.values import host_port
+
 if TYPE_CHECKING:
     from proxy.settings import Endpoint
 
@@ -32,7 +34,7 @@ def listen(reactor: Any, where: Endpoint, factory: IProtocolFactory, *, mode: st
     except CannotListenError as error:
         raise OSError(f"cannot listen on {where} (admin): {os.strerror(error.socketError.errno or 0)}") from None
     host = port.getHost()
-    return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
+    return host_port(host.host, host.port)
 
 
 def _listen_unix(reactor: Any, path: str, factory: IProtocolFactory, mode: int, user: str) -> None:

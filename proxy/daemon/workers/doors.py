@@ -21,7 +21,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.daemon.serving import CannotStart
-from proxy.net.going_out import transparent
+from proxy.net.coming_in.sockets import bound, passed
+from proxy.net.going_out.transparent import try_transparent
 
 if TYPE_CHECKING:
     from proxy.settings import Listen, Settings
@@ -50,10 +51,7 @@ class HeldDoors:
                 concrete = []
                 for number, listen in enumerate(route.listen):
                     if listen.systemd:
-                        if not self._inherited.get(listen.systemd):
-                            known = ", ".join(sorted(self._inherited)) or "none"
-                            name = repr(listen.systemd)
-                            raise CannotStart(f"systemd passed no socket named {name} (it passed: {known})")
+                        passed(listen.systemd, self._inherited)  # their workers take them
                         concrete.append(listen)
                         continue
                     # A free port belongs to the route that got it.
@@ -61,12 +59,12 @@ class HeldDoors:
                     held = self._held.get(key) or self._bind(listen)
                     wanted[key] = held
                     for sock in held if is_transparent else ():
-                        _make_transparent(sock)
+                        try_transparent(sock)
                     concrete.append(replace(listen, port=held[0].getsockname()[1]))
                 routes.append(replace(route, listen=tuple(concrete)))
-        except BaseException:
+        except OSError as error:
             _close(wanted, self._held)
-            raise
+            raise CannotStart(error.strerror) from None
         _close(self._held, wanted)
         self._held = wanted
         return replace(settings, routes=tuple(routes))
@@ -94,42 +92,15 @@ class HeldDoors:
 
     def _bind(self, listen: Listen) -> list[socket.socket]:
         sockets: list[socket.socket] = []
-        port = listen.port
         try:
             for _ in range(self._workers):
-                sock = _bound(listen, port)
-                sockets.append(sock)
-                port = sock.getsockname()[1]
-        except OSError as error:
+                sockets.append(bound(listen, reuse_port=True))
+                listen = replace(listen, port=sockets[0].getsockname()[1])
+        except OSError:
             for sock in sockets:
                 sock.close()
-            raise CannotStart(f"cannot listen on {listen}: {error.strerror}") from None
+            raise
         return sockets
-
-
-def _bound(listen: Listen, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Accepted sockets inherit it (Linux): one system call less for each client.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((listen.host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _make_transparent(sock: socket.socket) -> None:
-    try:
-        transparent.set_transparent(sock)
-    except PermissionError:
-        pass  # REDIRECT works without it; TPROXY rules without the capability bring no connection here
 
 
 def _close(held: Mapping[_Key, list[socket.socket]], but: Mapping[_Key, list[socket.socket]]) -> None:

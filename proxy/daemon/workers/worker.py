@@ -23,7 +23,7 @@ from proxy.daemon.rights import drop_rights
 from proxy.daemon.serving import CannotStart, Doors, Serving
 from proxy.daemon.workers.channel import Channel, adopt
 from proxy.daemon.workers.places import Counters
-from proxy.net.coming_in.listeners import BACKLOG, open_sockets
+from proxy.net.coming_in.sockets import BACKLOG, open_sockets
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -138,7 +138,7 @@ class Worker:
     def _doors(self, inherited: dict[str, list[int]]) -> Doors:
         def doors(listen: Listen, is_transparent: bool) -> list[socket.socket]:
             if listen.systemd:
-                return open_sockets(listen, inherited, reuse_port=False, is_transparent=is_transparent)
+                return open_sockets(listen, inherited, is_transparent=is_transparent)
             return [socket.socket(fileno=os.dup(self.handed[str(listen)]))]
 
         return doors

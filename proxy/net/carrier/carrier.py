@@ -17,6 +17,7 @@ from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.carrier.securing import Securing
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.reading import PEER_FULL, SESSION_FULL, Reading
+from proxy.settings.values import host_port
 from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
@@ -91,9 +92,8 @@ class Carrier:
         assert session is not None
         now = monotonic()
         story = self.story
-        host = f"[{server.address}]" if ":" in server.address else server.address
         name = server.name if server.name != server.address else ""
-        story.connected(f"{host}:{server.port}", name, sock.getsockname()[1])
+        story.connected(host_port(server.address, server.port), name, sock.getsockname()[1])
         self.connected_to = server
         connection = self.server = Connection("server", sock, self, route.poller, route.deadlines)
         connection.join(self.client)

@@ -5,16 +5,14 @@ A refusal is a value: a word for the metrics, the status of RFC 3463 and a text 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxy.net.going_out.destination import parsed
+from proxy.settings.values import Network
 
 MAX_REMEMBERED: Final = 4096  # client addresses whose admission is remembered
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +89,6 @@ class Admission:
         self._max_sessions_per_client = max_sessions_per_client
         self._places = places
 
-    def is_allowed(self, address: str) -> bool:
-        """Whether this client is in `allow_clients`."""
-        return self._allowed.has(address)
-
     def is_trusted(self, address: str) -> bool:
         """Whether this address is in `trusted_proxies`."""
         return self._trusted.has(address)
@@ -128,7 +122,7 @@ class _Within:
         found = self._known.get(address)
         if found is None:
             one = parsed(address)
-            found = any(one.version == network.version and one in network for network in self._networks)
+            found = any(one in network for network in self._networks)
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             self._known[address] = found

@@ -1,8 +1,4 @@
-"""Listening sockets and admission: who gets a session, and what the others are told.
-
-Sockets are our own, or systemd's by the name of their unit's `FileDescriptorName=`.  An IPv6 socket is IPv6 only, so
-that one address never means two listeners.  With more than one worker each has its own socket on the same port
-(SO_REUSEPORT), since one that is shared wakes them all and serves one.
+"""A listening socket at work (`sockets` makes it): who gets a session, and what the others are told.
 
 A client that gets no session is told why in one line, and its connection is closed gently: closed at once with its
 words unread, the kernel would send a reset, and the reset would overtake the reply.
@@ -21,12 +17,13 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.coming_in.admission import DRAINING, NO_DESCRIPTORS, NO_HEADER, Refusal
 from proxy.net.coming_in.doorstep import Farewells, HeaderReader, plain
-from proxy.net.going_out import transparent
+from proxy.net.coming_in.sockets import BACKLOG
+from proxy.net.going_out.transparent import original_destination
+from proxy.settings.values import host_port
 from proxy.smtp.session.notices import closing
 
 if TYPE_CHECKING:
@@ -35,59 +32,10 @@ if TYPE_CHECKING:
     from proxy.net.waiting.poller import Poller
     from proxy.settings import Listen, Route
 
-BACKLOG: Final = 4096  # the kernel caps it at net.core.somaxconn
 ACCEPTS_A_TURN: Final = 64
 HEADROOM: Final = 64  # descriptors that are kept for the sessions there are; a quarter of few
 PAUSE: Final = 0.25  # seconds without accepting when there are no descriptors
 NOTHING_LEFT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-
-
-def open_sockets(
-    listen: Listen, inherited: Mapping[str, list[int]], *, reuse_port: bool, is_transparent: bool
-) -> list[socket.socket]:
-    """The listening sockets for one entry of `listen`.
-
-    `inherited` maps the names of systemd's descriptors to their numbers.  Raises OSError, with the address in it.
-    """
-    if listen.systemd:
-        numbers = inherited.get(listen.systemd)
-        if not numbers:
-            known = ", ".join(sorted(inherited)) or "none"
-            raise OSError(errno.ENOENT, f"systemd passed no socket named {listen.systemd!r} (it passed: {known})")
-        # A copy each: the inherited ones stay for the next reload.
-        sockets = [socket.socket(fileno=os.dup(number)) for number in numbers]
-        for sock in sockets:
-            _prepare(sock, is_transparent)
-        return sockets
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _prepare(sock, is_transparent)
-        sock.bind((listen.host, listen.port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        why = os.strerror(error.errno or 0)
-        if error.errno == errno.EACCES and listen.port < 1024:
-            why += " (a port below 1024 takes CAP_NET_BIND_SERVICE, as ehlo-proxy.service has it, or a socket unit)"
-        raise OSError(error.errno, f"cannot listen on {listen}: {why}") from None
-    return [sock]
-
-
-def _prepare(sock: socket.socket, is_transparent: bool) -> None:
-    sock.setblocking(False)
-    # Accepted sockets inherit it (Linux): one system call less for each client.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if is_transparent:
-        try:
-            transparent.set_transparent(sock)
-        except PermissionError:
-            pass  # REDIRECT works without it; TPROXY rules without the capability bring no connection here
 
 
 class Entrance(Protocol):
@@ -140,8 +88,7 @@ class Listener:
         self.most = limit - min(HEADROOM, limit // 4)  # a client whose descriptor is this one is told to come back
 
     def __str__(self) -> str:
-        host, port = self.address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return host_port(*self.address)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -202,7 +149,7 @@ class Listener:
         original: tuple[str, int] | None = None
         if route.original:
             try:
-                original = transparent.original_destination(sock)
+                original = original_destination(sock)
             except OSError:
                 sock.close()
                 return

@@ -22,6 +22,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from proxy.settings.values import unmapped
+
 MAX_LINE = 107  # "worst case": 107 chars including the CRLF
 MAX_HEADER = 16 + 4096
 
@@ -106,7 +108,7 @@ def _line_endpoint(address: bytes, port: bytes, version: int) -> Endpoint | None
     if "%" in text or not port.isdigit() or len(port) > 5 or (len(port) > 1 and port.startswith(b"0")):
         return None
     number = int(port)
-    return (_plain(found), number) if number <= 65535 else None
+    return (str(unmapped(found)), number) if number <= 65535 else None
 
 
 def _parse_binary(buffer: bytes | bytearray | memoryview) -> NeedMore | Header | Bad:
@@ -134,18 +136,11 @@ def _parse_binary(buffer: bytes | bytearray | memoryview) -> NeedMore | Header |
     else:
         source, destination, *ports = struct.unpack("!16s16sHH", body)
     return Header(
-        (_plain(ipaddress.ip_address(source)), ports[0]),
-        (_plain(ipaddress.ip_address(destination)), ports[1]),
+        (str(unmapped(ipaddress.ip_address(source))), ports[0]),
+        (str(unmapped(ipaddress.ip_address(destination))), ports[1]),
         consumed,
         local=False,
     )
-
-
-def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """As text, an IPv4-mapped one as IPv4: rules for IPv4 clients must hold for it."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
 
 
 def write(version: int, source: Endpoint, destination: Endpoint) -> bytes:

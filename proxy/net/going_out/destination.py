@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
+from proxy.settings.values import host_port, unmapped
+
 if TYPE_CHECKING:
     from proxy.net.going_out.names.wanted import Exchange
-    from proxy.settings import Destination, Network
-
-    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+    from proxy.settings import Address, Destination, Network
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Server:
         """`mx.example.com[192.0.2.1]:25`, `192.0.2.1:25`, `[2001:db8::1]:25` or `mx.example.com:25`."""
         if self.address and self.name != self.address:
             return f"{self.name}[{self.address}]:{self.port}"
-        return endpoint(self.name, self.port)
+        return host_port(self.name, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,16 @@ class Target:
     @property
     def key(self) -> str:
         """What the memory of failures knows it by."""
-        return endpoint(self.host, self.port)
+        return host_port(self.host, self.port)
 
     def server(self, address: str) -> Server:
         return Server(self.host, address, self.port, self.destination)
 
 
-def endpoint(host: str, port: int) -> str:
-    """Host and port as the configuration writes them."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def key_of(destination: Destination, original: tuple[str, int] | None) -> str:
     """What the memory of failures knows a destination by."""
     if destination.kind == "original":
-        return endpoint(*original) if original else ""
+        return host_port(*original) if original else ""
     return str(destination)
 
 
@@ -154,10 +149,7 @@ def interleave(addresses: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=4096)
 def parsed(address: str) -> Address:
     """The address, an IPv4-mapped one as IPv4.  Raises ValueError for what is none."""
-    found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        return found.ipv4_mapped
-    return found
+    return unmapped(ipaddress.ip_address(address))
 
 
 @lru_cache(maxsize=4096)

@@ -20,11 +20,11 @@ from proxy.net.going_out.destination import (
     Server,
     Target,
     by_preference,
-    endpoint,
     interleave,
     key_of,
 )
 from proxy.net.going_out.names.wanted import NotResolved
+from proxy.settings.values import host_port
 
 if TYPE_CHECKING:
     import socket
@@ -135,7 +135,7 @@ class Dial:
         self.server = None
         if self._owner is not None and server is not None and target is not None:
             self._tell(server, reason)
-            self._dialer.memory.failed(endpoint(server.address, server.port), self._dialer.deadlines.now())
+            self._dialer.memory.failed(host_port(server.address, server.port), self._dialer.deadlines.now())
             self._give_up(target, NO_ANSWER_FROM_HOST, reason, server)
 
     def succeeded(self) -> None:
@@ -143,8 +143,8 @@ class Dial:
         memory, server = self._dialer.memory, self.server
         if len(memory) and server is not None:
             memory.succeeded(key_of(server.destination, self._original))
-            memory.succeeded(endpoint(server.name, server.port))
-            memory.succeeded(endpoint(server.address, server.port))
+            memory.succeeded(host_port(server.name, server.port))
+            memory.succeeded(host_port(server.address, server.port))
 
     def cancel(self) -> None:
         """The session is over.  A socket that was handed over stays the owner's."""
@@ -267,7 +267,9 @@ class Dial:
         usable = [address for address, refusal in refusals.items() if refusal is None]
         if usable:
             now = dialer.deadlines.now()
-            self._race(dialer.memory.down_last(interleave(usable), lambda address: endpoint(address, target.port), now))
+            self._race(
+                dialer.memory.down_last(interleave(usable), lambda address: host_port(address, target.port), now)
+            )
         else:
             refused = [refusal for refusal in refusals.values() if refusal is not None]
             loops = [refusal for refusal in refused if refusal[0] == ROUTING_LOOP]
@@ -341,7 +343,7 @@ class Dial:
         self._outcome = (NO_ANSWER_FROM_HOST, reason, server)
         if code not in OUR_OWN:
             self._blame = True
-            self._dialer.memory.failed(endpoint(server.address, server.port), self._dialer.deadlines.now())
+            self._dialer.memory.failed(host_port(server.address, server.port), self._dialer.deadlines.now())
 
     def _stop(self) -> None:
         """Forget what is under way for the target."""
@@ -378,7 +380,7 @@ class Dial:
     def _tell(self, server: Server, reason: str) -> None:
         dialer = self._dialer
         name = "" if server.name == server.address else server.name
-        where = endpoint(server.address or server.name, server.port)
+        where = host_port(server.address or server.name, server.port)
         if self._story is not None:
             self._story.tried(where, name)
         dialer.observer.destination_failed(dialer.route.name, where, name, reason, self._story)

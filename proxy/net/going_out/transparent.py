@@ -56,6 +56,14 @@ def set_transparent(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
 
 
+def try_transparent(sock: socket.socket) -> None:
+    """The same, where it may fail: REDIRECT works without it, and TPROXY rules without the capability bring nobody."""
+    try:
+        set_transparent(sock)
+    except PermissionError:
+        pass
+
+
 def bind_source(sock: socket.socket, address: str, transparent: bool) -> None:
     """Bind a socket that is going to connect to a source address, its port left to the kernel.
 
