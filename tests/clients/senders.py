@@ -42,16 +42,20 @@ class Said:
 
 
 class Sender(ABC):
-    """One program. `exact`: it sends the message's bytes as they are and adds no header. `helo`: its name in EHLO."""
+    """One program. `exact`: it sends the message's bytes as they are and adds no header. `helo`: its name in EHLO.
+
+    `patience`: how many seconds it waits for its peer.
+    """
 
     name: str
     exact = True
     helo = HELO
+    patience = 15
 
-    def saying(self, helo: str) -> Sender:
-        """The same program under another name."""
+    def saying(self, helo: str, patience: int = patience) -> Sender:
+        """The same program under another name, and as patient as told."""
         other = copy.copy(self)
-        other.helo = helo
+        other.helo, other.patience = helo, patience
         return other
 
     def missing(self) -> str:
@@ -72,9 +76,9 @@ def first_version(*command: str) -> str:
     return found[0] if found else "?"
 
 
-def _command(command: list[str], stdin: bytes) -> Said:
+def _command(command: list[str], stdin: bytes, limit: float) -> Said:
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, timeout=LIMIT, check=False, cwd=TOP)
+        done = subprocess.run(command, input=stdin, capture_output=True, timeout=limit, check=False, cwd=TOP)
     except subprocess.TimeoutExpired as late:
         return Said(False, f"hung: {(late.stdout or b'')[-300:]!r}")
     return Said(done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace"))
@@ -92,7 +96,9 @@ class Program(Sender):
         return "" if shutil.which(self.program) else f"{self.program} is not installed"
 
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
-        return _command([self.program, *self.arguments(port, ca, recipient)], self.stdin(recipient, message))
+        command = [self.program, *self.arguments(port, ca, recipient)]
+        # msmtp and swaks wait in the TLS handshake for ever: whoever started them ends them.
+        return _command(command, self.stdin(recipient, message), self.patience + 3)
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         return message
@@ -107,7 +113,7 @@ class Swaks(Program):
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["--server", "127.0.0.1", "--port", str(port), "--helo", self.helo, "--from", SENDER, "--to", recipient]
         tls = ["--tls", "--tls-verify", "--tls-ca-path", str(ca), "--tls-sni", NAME]
-        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", "15", "--data", "-"]
+        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", str(self.patience), "--data", "-"]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         # Without its fix-up swaks sends what it is given: the dots doubled and the end are ours then.
@@ -120,14 +126,30 @@ class Curl(Program):
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["--resolve", f"{NAME}:{port}:127.0.0.1", f"smtp://{NAME}:{port}/{self.helo}"]
         mail = ["--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", "-"]
-        return ["--silent", "--show-error", "--ssl-reqd", "--cacert", str(ca), "--max-time", "15", *where, *mail]
+        return [
+            "--silent",
+            "--show-error",
+            "--ssl-reqd",
+            "--cacert",
+            str(ca),
+            "--max-time",
+            str(self.patience),
+            *where,
+            *mail,
+        ]
 
 
 class Msmtp(Program):
     name = program = "msmtp"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        where = ["--host=127.0.0.1", f"--port={port}", f"--domain={self.helo}", f"--from={SENDER}", "--timeout=15"]
+        where = [
+            "--host=127.0.0.1",
+            f"--port={port}",
+            f"--domain={self.helo}",
+            f"--from={SENDER}",
+            f"--timeout={self.patience}",
+        ]
         tls = ["--tls=on", "--tls-starttls=on", f"--tls-trust-file={ca}", f"--tls-host-override={NAME}"]
         return ["--file=/dev/null", *where, *tls, "--set-date-header=off", "--", recipient]
 
@@ -178,7 +200,7 @@ class Smtplib(Sender):
 
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         try:
-            with _ByName(NAME, port, self.helo, LIMIT) as smtp:
+            with _ByName(NAME, port, self.helo, self.patience) as smtp:
                 smtp.starttls(context=ssl.create_default_context(cafile=str(ca)))
                 smtp.sendmail(SENDER, [recipient], message)
         except (OSError, smtplib.SMTPException) as refused:
@@ -195,12 +217,16 @@ class Aiosmtplib(Sender):
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         async def mail() -> None:
             client = aiosmtplib.SMTP(
-                hostname="127.0.0.1", port=port, local_hostname=self.helo, timeout=LIMIT, start_tls=False, use_tls=False
-            )
-            async with client:
-                trust = ssl.create_default_context(cafile=str(ca))
-                await client.starttls(tls_context=trust, server_hostname=NAME)
-                await client.sendmail(SENDER, [recipient], message)
+                hostname="127.0.0.1", port=port, local_hostname=self.helo, timeout=self.patience,
+                start_tls=False, use_tls=False,
+            )  # fmt: skip
+            try:
+                async with client:
+                    trust = ssl.create_default_context(cafile=str(ca))
+                    await client.starttls(tls_context=trust, server_hostname=NAME)
+                    await client.sendmail(SENDER, [recipient], message)
+            finally:
+                await asyncio.sleep(0.01)  # its transport closes in a turn of its own
 
         try:
             asyncio.run(asyncio.wait_for(mail(), LIMIT))
@@ -270,8 +296,26 @@ class Exim(Sender):
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         options = {"helo_data": self.helo, "hosts_require_tls": "*", "tls_verify_hosts": "*"}
         options |= {"tls_verify_certificates": str(ca), "tls_verify_cert_hostnames": "*"}
+        options |= {"command_timeout": f"{self.patience}s"}
         delivery = exim.deliver(port, SENDER, recipient, message, options)
         return Said(delivery.status == "sent", delivery.reason)
+
+
+class PosttlsFinger(Program):
+    """Postfix's probe: all of a session up to the message, which it never sends. `config` is a Postfix's folder."""
+
+    name = "posttls-finger"
+    program = "env"
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+
+    def version(self) -> str:
+        return first_version("/usr/sbin/postconf", "-d", "mail_version")
+
+    def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
+        command = [f"MAIL_CONFIG={self.config}", "/usr/sbin/posttls-finger", "-c", "-l", "secure", "-F", str(ca)]
+        return [*command, "-T", str(self.patience), "-o", f"myhostname={self.helo}", f"[127.0.0.1]:{port}", NAME]
 
 
 ALL: tuple[Sender, ...] = (

@@ -132,6 +132,24 @@ def test_a_reset_before_the_letting_go_with_the_servers_end_waiting_is_the_serve
     assert (end["outcome"], end["by"]) == ("server-closed", "server")
 
 
+def test_a_server_that_only_follows_a_client_that_is_gone_has_not_closed(lab: Lab) -> None:
+    def client(peer: Peer) -> None:
+        assert peer.reply()[:4] == b"220 "
+        peer.send(b"EHLO a.example\r\n")
+        peer.finish()
+        peer.drain_to(5)
+
+    def server(peer: Peer) -> None:
+        peer.send(BANNER)
+        peer.line()
+        time.sleep(0.2)
+        peer.send(BROKEN)
+        peer.rest()
+
+    end = ended(lab, "one", client, server)
+    assert (end["outcome"], end["by"], end["level"], end["reason"]) == ("client-closed", "client", "info", "")
+
+
 def test_221_is_completed_whoever_resets_behind_it(lab: Lab) -> None:
     def client(peer: Peer) -> None:
         greet(peer)
@@ -190,6 +208,62 @@ def test_an_alert_in_clear_is_told_by_its_name(lab: Lab) -> None:
     assert end["outcome"] == "tls-failed"
     assert "handshake_failure" in str(end["reason"])
     assert end.get("alert", "handshake_failure") == "handshake_failure"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("lost", ["client", "server"])
+def test_a_handshake_that_is_broken_off_behind_the_servers_hello_is_tls_failed(
+    lab: Lab, version: ssl.TLSVersion, lost: str
+) -> None:
+    """As Python's asyncio does with a certificate that it does not trust: it sends no alert."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = version
+    hello = hello_of(context)
+
+    def client(peer: Peer) -> None:
+        starttls(peer)
+        peer.send(hello)
+        peer.take(200)
+        if lost == "client":
+            peer.finish()
+        peer.drain_to(5)
+        peer.close()
+
+    def server(peer: Peer) -> None:
+        takes_starttls(peer)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        incoming.write(peer.take(len(hello)))
+        with suppress(ssl.SSLWantReadError):
+            SERVER_TLS.wrap_bio(incoming, outgoing, server_side=True).do_handshake()
+        peer.send(outgoing.read())
+        if lost == "client":
+            peer.drain_to(5)
+
+    end = ended(lab, "one", client, server)
+    assert (end["outcome"], end["by"]) == ("tls-failed", lost)
+    assert end["reason"] == "the TLS handshake was not finished: the client said no more behind the server's hello"
+
+
+def test_an_alert_of_a_client_whose_hello_was_never_answered_is_not_the_reason(lab: Lab) -> None:
+    """OpenSSL sends decode_error when the server ends instead."""
+    hello = hello_of(TRUSTING)
+
+    def client(peer: Peer) -> None:
+        starttls(peer)
+        peer.send(hello)
+        peer.drain_to(5)
+        peer.send(b"\x15\x03\x01\x00\x02\x02\x32")
+        peer.close()
+
+    def server(peer: Peer) -> None:
+        takes_starttls(peer)
+        peer.take(len(hello))
+        peer.finish()
+        peer.drain_to(5)
+
+    end = ended(lab, "one", client, server)
+    assert (end["outcome"], end["by"], end["alert"]) == ("tls-failed", "server", "decode_error")
+    assert end["reason"] == f"the ClientHello of {len(hello)} octets was never answered"
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])

@@ -368,6 +368,8 @@ class Carrier:
         server = self.server
         ended = client.end_seen or (server is not None and server.end_seen)
         what, who = self.ends.judged(outcome, by, ended=ended, let_go=self.session is None)
+        if what == "client-closed":
+            reason = ""  # how the server followed
         failure = self.onlooker.tls_failure()
         if failure and outcome not in ("aborted", "error"):
             what, who, reason = "tls-failed", self.ends.first or by, failure

@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 RESETS: Final = ("client-reset", "server-reset")
-PEERS_ENDS: Final = ("completed", "client-closed", "server-closed", *RESETS)  # `by` is who ended first
+CLOSED: Final = ("client-closed", "server-closed")
+PEERS_ENDS: Final = ("completed", *CLOSED, *RESETS)  # `by` is who ended first
 JUDGED_AFTER: Final = 0.3  # seconds in which a server that was told QUIT may end, before a client's reset is one
 
 
@@ -53,6 +54,8 @@ class Ends:
         """Outcome and `by`, when an end of either side was seen (`ended`) and the session had let go of both."""
         if ended and outcome in RESETS:
             outcome = "completed" if let_go else f"{self.first}-closed"
+        if self.first and outcome in CLOSED:
+            outcome = f"{self.first}-closed"  # the other one followed
         if self.first and outcome in PEERS_ENDS:
             by = self.first
         return outcome, by

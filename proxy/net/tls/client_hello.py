@@ -10,7 +10,8 @@ ClientHello (RFC 8446 4.1.2) and ServerHello (4.1.3), skips all else, and stops 
 Alerts after that can't be read; but a client's first encrypted record is its Finished, and one as short as an alert is
 an alert: the client has refused what the server showed.
 
-`failure` says, when all is over, whether the handshake is known never to have come to its end.
+`failure` says, when all is over, whether the handshake is known never to have come to its end.  A client that says
+nothing at all behind the server's flight has not finished it either: Python's asyncio breaks off so, without an alert.
 
 Limits: 4 KiB held of a hello (a ClientHello with a post-quantum key share has about 1.8 KiB), 16 KiB looked
 at in a direction (a TLS 1.2 server's certificates are in clear, an alert may come behind them).  A hello
@@ -107,14 +108,21 @@ class TlsRecordPeek:
 
     def failure(self) -> str:
         """Why the handshake never came to its end, in words; "" where it did, or where nothing of the kind was seen."""
-        if self._fatal:
-            return f"the {self.alert_by} sent the TLS alert {self.alert}"
-        if self.hello_octets and not self.answered:
+        if self.hello_octets and not self.answered:  # an alert of the client's only says that it heard no more
             if self._from_client >= self.hello_octets:
                 return f"the ClientHello of {self.hello_octets} octets was never answered"
+        elif self._fatal:
+            return f"the {self.alert_by} sent the TLS alert {self.alert}"
         elif self.version == "TLSv1.3" and self._protected in _PROTECTED_ALERTS:
             return "the client ended the TLS handshake with an alert behind the server's certificate"
+        elif self.version and self._client is not None and not self._finishes:
+            return "the TLS handshake was not finished: the client said no more behind the server's hello"
         return ""
+
+    @property
+    def _finishes(self) -> bool:
+        """The client has changed to its own keys, which in TLS 1.3 says nothing (RFC 8446 D.4)."""
+        return self.version != "TLSv1.3" and self._client is not None and self._client.changed
 
     def feed_client(self, data: bytes) -> None:
         """Bytes from the client, cut anywhere, in order."""
@@ -163,8 +171,8 @@ class _Direction:
     """The records of one direction."""
 
     __slots__ = (
-        "_changed", "_header", "_held", "_kind", "_left", "_looked_at", "_records", "_wanted", "alert",
-        "alert_is_fatal", "hello", "hello_octets", "protected", "read",
+        "_header", "_held", "_kind", "_left", "_looked_at", "_records", "_wanted", "alert",
+        "alert_is_fatal", "changed", "hello", "hello_octets", "protected", "read",
     )  # fmt: skip
 
     def __init__(self, wanted: int) -> None:
@@ -181,7 +189,7 @@ class _Direction:
         self.hello_octets = 0  # with the headers of its records
         self.protected = 0  # octets in the first encrypted record
         self._records = 0
-        self._changed = False  # change_cipher_spec was seen
+        self.changed = False  # change_cipher_spec was seen
 
     def look(self, data: bytes) -> bool:
         """Go through `data`; False when there is nothing more to see in this direction."""
@@ -232,14 +240,14 @@ class _Direction:
             self.protected = self._left
             return False
         if kind == _CHANGE_CIPHER_SPEC:
-            self._changed = True
+            self.changed = True
             return self._left == 1
         if kind == _ALERT:
             self._held.clear()
             return self._left == 2  # longer: encrypted
         if not self.hello:
             self._records += 1
-        elif self._changed and self._left <= _FINISHED_AT_MOST:
+        elif self.changed and self._left <= _FINISHED_AT_MOST:
             return False
         return self._left > 0  # RFC 8446 5.1: no empty handshake records
 

@@ -245,10 +245,24 @@ def test_a_fatal_alert_in_clear_is_a_failure_and_a_warning_is_none() -> None:
     assert peeked([hello], [record(21, b"\x02\x28")]).failure() == "the server sent the TLS alert handshake_failure"
     # RFC 6066 3: servers were seen to warn of a name that they don't know, and to go on
     peek = peeked([hello], [record(22, server_hello()), record(21, b"\x01\x70")])
-    assert (peek.alert, peek.failure()) == ("unrecognized_name", "")
+    assert peek.alert == "unrecognized_name"
+    assert "alert" not in peek.failure()
     peek.feed_client(record(21, b"\x02\x30"))
     assert (peek.alert, peek.alert_by) == ("unknown_ca", "client")
     assert peek.failure() == "the client sent the TLS alert unknown_ca"
+
+
+@pytest.mark.parametrize("version", [b"\x03\x03", b"\x03\x04"])
+def test_a_client_that_says_no_more_behind_the_servers_hello_has_not_finished(version: bytes) -> None:
+    hello, answer = record(22, client_hello()), record(22, server_hello(version))
+    assert "was not finished" in peeked([hello], [answer, CHANGE]).failure()
+    # In TLS 1.2 its change_cipher_spec comes with its Finished; in 1.3 it says nothing (RFC 8446 D.4).
+    peek = peeked([hello, CHANGE], [answer])
+    assert ("was not finished" in peek.failure()) == (version == b"\x03\x04")
+    peek.feed_client(record(22 if version == b"\x03\x03" else 23, bytes(53)))
+    assert peek.failure() == ""
+    # What is no TLS, or was only read in part, says nothing either.
+    assert peeked([hello, b"EHLO a\r\n"], [answer]).failure() == ""
 
 
 @pytest.mark.parametrize("length", [11, 19, 53, 69])
