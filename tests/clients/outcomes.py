@@ -49,7 +49,7 @@ REFUSES: Mapping[str, tuple[str, str]] = {
     "swaks": (INSIDE, NEVER),
     "curl": (INSIDE, AFTER),
     "msmtp": (AFTER, AFTER),
-    "Exim": (INSIDE, INSIDE),
+    "Exim": (AFTER, AFTER),
 }
 
 
