@@ -5,12 +5,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from proxy.tools.explain import markdown_dialogue_table, markdown_table
+from proxy.smtp.faults import DIALOGUE
+from proxy.smtp.reply.findings import CATALOGUE
 
 TOP = Path(__file__).resolve().parent.parent
 FINDINGS, FAULTS = TOP / "docs" / "findings.md", TOP / "docs" / "faults.md"
+
+
+def markdown_table() -> str:
+    """The findings of the EHLO reply."""
+    return _table(
+        ("finding", "what the server did", "who breaks on it", "what is done"),
+        (
+            (f"`{kind.id}`", f"{kind.claim} ({kind.clause})", kind.breaks, f"**{kind.done}.** {kind.how}")
+            for kind in CATALOGUE.values()
+        ),
+    )
+
+
+def markdown_dialogue_table() -> str:
+    """What goes wrong beside it."""
+    return _table(
+        ("finding", "what is wrong", "who meets it", "what cures it"),
+        ((f"`{kind.id}`", f"{kind.claim} ({kind.clause})", kind.breaks, kind.how) for kind in DIALOGUE.values()),
+    )
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
 
 
 def _between(text: str, name: str, table: str) -> str:

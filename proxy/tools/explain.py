@@ -1,8 +1,7 @@
 """`ehlo-proxy explain`: the catalogue of findings, or one of them at length.
 
-All that is said here stands in `proxy.smtp.reply.findings` and `proxy.smtp.faults`, and the tables of docs/ are drawn
-from the same places by `markdown_table` and `markdown_dialogue_table`.  The reply that comes out is not written down
-anywhere: it is the example, repaired.
+All that is said here stands in `proxy.smtp.reply.findings` and `proxy.smtp.faults`.  The reply that comes out is not
+written down anywhere: it is the example, repaired.
 
 Exit codes: 0; 2 for an id that does not exist.
 """
@@ -103,24 +102,6 @@ def one_text(id_: str) -> str:
             f"A server that has it: ehlo-proxy simulate --fault {kind.id}",
         ]
     )
-
-
-def markdown_dialogue_table() -> str:
-    """The second table, of what goes wrong beside the EHLO reply, for docs/."""
-    rows = ["| finding | what is wrong | who meets it | what cures it |", "|---|---|---|---|"]
-    for kind in DIALOGUE.values():
-        cells = (f"`{kind.id}`", f"{kind.claim} ({kind.clause})", kind.breaks, kind.how)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
-
-
-def markdown_table() -> str:
-    """The catalogue as a table for docs/."""
-    rows = ["| finding | what the server did | who breaks on it | what is done |", "|---|---|---|---|"]
-    for kind in CATALOGUE.values():
-        cells = (f"`{kind.id}`", f"{kind.claim} ({kind.clause})", kind.breaks, f"**{kind.done}.** {kind.how}")
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
 
 
 def repaired_example(kind: FindingKind) -> bytes:

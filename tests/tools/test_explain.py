@@ -8,15 +8,8 @@ import pytest
 
 from proxy.smtp.faults import DIALOGUE, LAB, FindingKind
 from proxy.smtp.reply.findings import CATALOGUE
-from proxy.tools.explain import (
-    all_text,
-    explain_all,
-    explain_one,
-    markdown_dialogue_table,
-    markdown_table,
-    one_text,
-    repaired_example,
-)
+from proxy.tools.explain import all_text, explain_all, explain_one, one_text, repaired_example
+from tests.readme_tables import markdown_dialogue_table, markdown_table
 
 EXAMPLE_CHANGES = {kind.id for kind in CATALOGUE.values() if kind.done == "repair"} | {"line-too-long"}
 

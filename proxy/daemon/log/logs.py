@@ -91,7 +91,7 @@ class EventLog:
         self._second = -1
         self._second_text = ""
         self.json = False
-        self.debug_on = self.info_on = self.warning_on = False
+        self.debug_on = False
         self._levels: frozenset[str] = frozenset()
         self.configure(format, level)
         if isinstance(write, LineWriter):
@@ -104,8 +104,6 @@ class EventLog:
         self.json = format == "json"
         self._levels = frozenset(LEVELS[LEVELS.index(level) :])
         self.debug_on = "debug" in self._levels
-        self.info_on = "info" in self._levels
-        self.warning_on = "warning" in self._levels
 
     def emit(self, level: str, event: str, fields: Mapping[str, object], *, max_text: int = MAX_PEER_TEXT) -> None:
         """Write one event; a field that is None is left out.

@@ -74,15 +74,9 @@ class SimulatedServer(Factory):
         self.fault = fault
         self.behind_starttls = behind_starttls
         self.implicit_tls = implicit_tls
-        self.sessions: set[SimulatedSession] = set()
         self._connections = 0
 
     def buildProtocol(self, addr: IAddress | None) -> SimulatedSession:
         self._connections += 1
         hides_tls = self.fault.every_other and self._connections % 2 == 0
         return SimulatedSession(self, f"{getattr(addr, 'host', '')}:{getattr(addr, 'port', '')}", hides_tls)
-
-    def close_all(self) -> None:
-        """Every open session is cut with a reset."""
-        for session in tuple(self.sessions):
-            session.abort()

@@ -45,7 +45,6 @@ class Serving(Shape):
     implicit_tls: bool
     on_mail: Callable[[Mail], None]
     on_command: Callable[[bytes], None]
-    sessions: set[SimulatedSession]
 
 
 class SimulatedSession(Protocol):
@@ -87,7 +86,6 @@ class SimulatedSession(Protocol):
         return self.transport
 
     def connectionMade(self) -> None:
-        self._server.sessions.add(self)
         self._wire.setTcpNoDelay(True)
         self._expect(IDLE_TIMEOUT)
         if self._server.implicit_tls:
@@ -103,7 +101,6 @@ class SimulatedSession(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
-        self._server.sessions.discard(self)
         for timer in (self._timer, self._pause):
             if timer is not None:
                 timer.cancel()

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.daemon.admin.figures import declarations, process
+from proxy.daemon.admin.figures import process
 from proxy.daemon.admin.figures.counters import BUCKETS, Metrics, Snapshot, merge, retired
 from proxy.daemon.admin.figures.declarations import METRICS, OUTCOMES, REFUSALS, STARTTLS, TLS
 from proxy.daemon.admin.figures.exposition import Served, exposition
 from proxy.net.waiting.turns import Turns
 from proxy.smtp.reply.findings import CATALOGUE
+from tests import metrics_page
 
 TOP = Path(__file__).parents[3]
 SERVED = Served("1.2.3", started=1000.0, limits={"domain1": 500}, destinations={("domain1", "192.0.2.1:25"): True})
@@ -290,5 +291,5 @@ def test_prometheus_client_is_not_wanted_by_the_service() -> None:
 
 def test_the_tables_in_docs_are_those_of_the_declarations() -> None:
     text = (TOP / "docs/metrics.md").read_text()
-    for made in (declarations.table(), declarations.values_of_labels()):
+    for made in (metrics_page.table(), metrics_page.values_of_labels()):
         assert made in text, "docs/metrics.md is old: python -m tests.metrics_page writes it"

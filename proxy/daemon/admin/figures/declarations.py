@@ -104,23 +104,3 @@ METRICS = (
 )  # fmt: skip
 
 BY_NAME = {metric.name: metric for metric in METRICS}
-
-
-def table() -> str:
-    """All metrics as a table in Markdown, for `docs/metrics.md`."""
-    rows = ["| metric | type | labels | says |", "|---|---|---|---|"]
-    for metric in METRICS:
-        labels = ", ".join(f"`{name}`" for name, _values in metric.labels) or "–"
-        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.text} |")
-    return "\n".join(rows) + "\n"
-
-
-def values_of_labels() -> str:
-    """The closed sets of label values as a table in Markdown; the findings have `explain` and the README."""
-    rows = ["| label | of | values |", "|---|---|---|"]
-    for metric in METRICS:
-        for name, values in metric.labels:
-            if values and name != "finding":
-                told = ", ".join(f"`{value}`" for value in values)
-                rows.append(f"| `{name}` | `{metric.name}` | {told} |")
-    return "\n".join(rows) + "\n"
