@@ -168,6 +168,27 @@ KINDS = (
 )
 
 
+NO_ISSUER = "unable to get issuer: chain incomplete or unknown CA"
+# Why a certificate of that kind is refused where `NAME` is verified; "" for those that are good for it.
+BY_NAME = {
+    "good": "",
+    "good-below-intermediate": "",
+    "wrong-name": "certificate is for mx.other.example, not mail.domain1.com",
+    "wildcard": "",
+    "wildcard-too-high": "certificate is for *.com, not mail.domain1.com",
+    "address-literal": "certificate is for 127.0.0.1, not mail.domain1.com",
+    "no-san": "certificate has no subjectAltName",
+    "expired": "certificate expired on 2024-01-01",
+    "not-yet-valid": "certificate is not valid before 2090-01-01",
+    "self-signed": "self-signed certificate",
+    "unknown-ca": NO_ISSUER,
+    "unknown-ca-complete": "unknown CA: the chain ends in 'Unknown Root'",
+    "other-key": "",
+    "incomplete-chain": NO_ISSUER,
+    "wrong-purpose": "certificate is not for TLS servers",
+}
+
+
 @cache
 def make(kind: str) -> Issued:
     """The certificate of that kind."""

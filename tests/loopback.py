@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 STOP_SECONDS = 5.0
 TOP = Path(__file__).parent.parent
@@ -66,8 +66,19 @@ def child(
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_or_kill(process, STOP_SECONDS)
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    """The end of a child that ends when its stdin does."""
+    assert process.stdin is not None
+    process.stdin.close()
+    wait_or_kill(process, 2 * STOP_SECONDS)
+
+
+def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

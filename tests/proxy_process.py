@@ -59,6 +59,12 @@ def route(
     }
 
 
+def bridge_in(folder: Path, name: str) -> Config:
+    """A route's `tls` in bridge mode: the certificates that tests lay out in a folder, and what the server's names."""
+    files = {"certificate": "server.pem", "key": "server.key", "ca_file": "ca.pem"}
+    return {"mode": "bridge", "verify_name": name, **{key: str(folder / file) for key, file in files.items()}}
+
+
 def toml(config: Config) -> str:
     """The configuration as TOML: tables of scalars, of lists of scalars, and of tables."""
     lines: list[str] = []

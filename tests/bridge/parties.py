@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.certificates import NAME, Issued, root
 from tests.proxy_process import Config, Running, route, running_proxy
-from tests.scripted import BANNER, BROKEN, LIMIT, Peer, Script, ScriptedServer, connect, servers
+from tests.scripted import BANNER, BROKEN, GOOD, LIMIT, Peer, Script, ScriptedServer, connect, servers
 
 VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 INSIDE = b"250-AUTH PLAIN\r\n250-mail.example\r\n250-STARTTLS\r\n250 8bitmime\r\n"  # broken in three ways
@@ -96,6 +96,15 @@ def _without_close_notify(peer: Peer) -> str:
     """The standard library tells no reset from a FIN inside TLS; the kernel does."""
     state = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     return "reset" if state == 7 else "fin"  # TCP_CLOSE
+
+
+def until_starttls(peer: Peer, reply: bytes = GOOD) -> None:
+    """The beginning of a server's script: up to its 220 to STARTTLS, behind which nothing was said yet."""
+    peer.send(BANNER)
+    peer.line()
+    peer.send(reply)
+    peer.line()
+    peer.send(b"220 go ahead\r\n")
 
 
 class Server:

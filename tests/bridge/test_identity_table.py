@@ -10,31 +10,13 @@ import pytest
 
 from proxy.net.tls.identity import spki_sha256
 from tests.bridge.parties import INSIDE_REPAIRED, VERSIONS, Keys, Server, bridge, hello, secure
-from tests.certificates import KINDS, NAME, Issued, make
+from tests.certificates import BY_NAME, KINDS, NAME, NO_ISSUER, Issued, make
 from tests.proxy_process import Running, running_proxy
 from tests.scripted import nameless, servers
 
-NO_ISSUER = "unable to get issuer: chain incomplete or unknown CA"
 PIN = "the certificate's key is not pinned: it is sha256:"
 
 # What the client reads behind the destination; "" for those that are let in.
-BY_NAME = {
-    "good": "",
-    "good-below-intermediate": "",
-    "wrong-name": "certificate is for mx.other.example, not mail.domain1.com",
-    "wildcard": "",
-    "wildcard-too-high": "certificate is for *.com, not mail.domain1.com",
-    "address-literal": "certificate is for 127.0.0.1, not mail.domain1.com",
-    "no-san": "certificate has no subjectAltName",
-    "expired": "certificate expired on 2024-01-01",
-    "not-yet-valid": "certificate is not valid before 2090-01-01",
-    "self-signed": "self-signed certificate",
-    "unknown-ca": NO_ISSUER,
-    "unknown-ca-complete": "unknown CA: the chain ends in 'Unknown Root'",
-    "other-key": "",
-    "incomplete-chain": NO_ISSUER,
-    "wrong-purpose": "certificate is not for TLS servers",
-}
 BY_ADDRESS = {  # the destination is an address, and no verify_name stands in for it
     **dict.fromkeys(("good", "other-key"), "certificate is for mail.domain1.com, not 127.0.0.1"),
     "good-below-intermediate": "certificate is for mail.domain1.com, not 127.0.0.1",

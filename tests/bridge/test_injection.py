@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.bridge.parties import INSIDE_REPAIRED, Keys, Server, Stage, hello, secure
+from tests.bridge.parties import INSIDE_REPAIRED, Keys, Server, Stage, hello, secure, until_starttls
 from tests.certificates import make
 from tests.scripted import BANNER, Ended, Peer, connect
 
@@ -158,11 +158,7 @@ def test_server_bytes_between_our_220_and_the_clients_tls_end_it(what: str, keys
 
     def speaks_up(peer: Peer) -> None:
         server = Server(keys.server(make("good")))
-        peer.send(BANNER)
-        peer.line()
-        peer.send(b"250-mail.example\r\n250 STARTTLS\r\n")
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
+        until_starttls(peer)
         assert server.context is not None
         secure(peer, server.context, server=True)
         time.sleep(0.1)

@@ -27,10 +27,11 @@ from tests.bridge.parties import (
     hello,
     secure,
     starttls,
+    until_starttls,
 )
 from tests.certificates import Issued, make
 from tests.proxy_process import running_proxy
-from tests.scripted import BANNER, GOOD, LIMIT, Peer, ScriptedServer, begin_message, connect
+from tests.scripted import GOOD, LIMIT, Peer, ScriptedServer, begin_message, connect
 from tests.tls_pair import receive, server_context, shake, until
 
 MIB = 1 << 20
@@ -100,6 +101,13 @@ def hears_ehlo(peer: Peer) -> None:
     peer.send(GOOD)
 
 
+def secured(peer: Peer, context: ssl.SSLContext) -> None:
+    """A server that is inside TLS now, and has answered the EHLO there."""
+    until_starttls(peer)
+    secure(peer, context, server=True)
+    hears_ehlo(peer)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_64_mib_pass_unchanged_one_way_and_then_the_other(version: str, keys: Keys, stage: Stage) -> None:
     size = 64 * MIB
@@ -108,13 +116,7 @@ def test_64_mib_pass_unchanged_one_way_and_then_the_other(version: str, keys: Ke
     got: list[str] = []
 
     def takes_and_gives(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(GOOD)
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
-        secure(peer, keys.server(make("good"), version), server=True)
-        hears_ehlo(peer)
+        secured(peer, keys.server(make("good"), version))
         assert peer.line() == b"XYZZY\r\n"
         got.append(take_hash(peer, size))
         for _ in range(64):
@@ -138,11 +140,7 @@ def test_both_directions_at_once_do_not_block_each_other(version: str, keys: Key
     ends: list[TlsChannel] = []
 
     def hand_over(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(GOOD)
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
+        until_starttls(peer)
         peer.sock.setblocking(False)
         context = server_context(make("good"), maximum=MAXIMUM[version])
         channel = TlsChannel.towards_client(context, peer.sock)
@@ -193,13 +191,7 @@ def test_a_stuck_reader_costs_little_and_stops_the_sender(keys: Keys, ours: Issu
     sent = [0]
 
     def floods(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(GOOD)
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
-        secure(peer, keys.server(make("good")), server=True)
-        hears_ehlo(peer)
+        secured(peer, keys.server(make("good")))
         peer.line()
         block = bytes(65536)
         peer.sock.settimeout(1.0)
@@ -268,13 +260,7 @@ def test_the_servers_end_is_the_same_end_for_the_client(
     last = {"after-221": b"221 bye\r\n", "released": b"250 well\r\n", "inside-a-line": b"250 we"}[when]
 
     def script(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(GOOD)
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
-        secure(peer, keys.server(make("good"), version), server=True)
-        hears_ehlo(peer)
+        secured(peer, keys.server(make("good"), version))
         assert peer.line() == command
         peer.send(last)
         ends(peer, how)
@@ -293,13 +279,7 @@ def test_a_reply_that_a_reset_follows_is_delivered(version: str, keys: Keys, sta
     """Else the mail would come twice."""
 
     def script(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(GOOD)
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
-        secure(peer, keys.server(make("good"), version), server=True)
-        hears_ehlo(peer)
+        secured(peer, keys.server(make("good"), version))
         peer.line()
         peer.send(b"250 2.1.0 well\r\n")
         peer.until(b"\r\n.\r\n")
@@ -320,13 +300,7 @@ def test_what_the_server_says_after_the_clients_close_notify_still_comes(keys: K
     """TLS 1.3 allows half-close, and a client may end its side behind the final dot."""
 
     def script(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(GOOD)
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
-        secure(peer, keys.server(make("good")), server=True)
-        hears_ehlo(peer)
+        secured(peer, keys.server(make("good")))
         peer.line()
         peer.send(b"250 2.1.0 well\r\n")
         peer.until(b"\r\n.\r\n")

@@ -21,6 +21,7 @@ from tests.bridge.parties import (
     hello,
     secure,
     starttls,
+    until_starttls,
 )
 from tests.certificates import Issued, make
 from tests.loopback import wait_until
@@ -148,11 +149,7 @@ def test_a_server_that_is_lost_while_the_client_shakes_hands_is_told_inside_the_
     """The 220 has left, so a line in clear would be worth nothing."""
 
     def lost(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(b"250-mail.example\r\n250 STARTTLS\r\n")
-        peer.line()
-        peer.send(b"220 go ahead\r\n")
+        until_starttls(peer)
         secure(peer, keys.server(make("good")), server=True)
         time.sleep(0.05)
         if how == "reset":

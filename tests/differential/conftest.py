@@ -19,7 +19,7 @@ from tests.differential.breaker import Breaker
 from tests.differential.play import Script, Seen
 from tests.differential.references import Reference
 from tests.differential.scripts import WAYS
-from tests.proxy_process import Config, Running, route, running_proxy
+from tests.proxy_process import Config, Running, bridge_in, route, running_proxy
 from tests.scripted import ScriptedServer, together
 
 NAMES = ("postfix", "aiosmtpd", "smtp-sink")
@@ -110,13 +110,7 @@ def lab() -> Iterator[Lab]:
 
 
 def _routes(servers: dict[str, Reference], breakers: dict[str, ScriptedServer], folder: Path) -> list[Config]:
-    bridge = {
-        "mode": "bridge",
-        "certificate": str(folder / "server.pem"),
-        "key": str(folder / "server.key"),
-        "ca_file": str(folder / "ca.pem"),
-        "verify_name": NAME,
-    }
+    bridge = bridge_in(folder, NAME)
     return [
         # smtp-sink offers XCLIENT to everyone, so its clients have to be trusted ones.
         *(route(one.port, name=one.name, trusted_proxies=["127.0.0.1"]) for one in servers.values()),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.loopback import let_go
 from tests.proxy_process import TOP
 from tests.scripted import Mailbox, ScriptedServer, connect, send_mail
 
@@ -48,13 +49,7 @@ class Control:
         self.thread.start()
 
     def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        let_go(self.process)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

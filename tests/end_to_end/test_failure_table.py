@@ -75,15 +75,19 @@ def dies_in_a_line(peer: Peer) -> None:
     peer.send(b"250 half a li")
 
 
+def until_data(peer: Peer) -> None:
+    peer.send(BANNER)
+    peer.line()
+    peer.send(BROKEN)
+    for _ in range(2):
+        peer.line()
+        peer.send(b"250 2.1.0 well\r\n")
+    peer.until(b"DATA\r\n")
+
+
 def dies_after_letting_go(how: str) -> Script:
     def script(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(BROKEN)
-        for _ in range(2):
-            peer.line()
-            peer.send(b"250 2.1.0 well\r\n")
-        peer.until(b"DATA\r\n")
+        until_data(peer)
         peer.send(b"354 go")
         time.sleep(0.1)
         if how == "reset":
@@ -94,13 +98,7 @@ def dies_after_letting_go(how: str) -> Script:
 
 def keeps_what_comes(seen: dict[str, object]) -> Script:
     def script(peer: Peer) -> None:
-        peer.send(BANNER)
-        peer.line()
-        peer.send(BROKEN)
-        for _ in range(2):
-            peer.line()
-            peer.send(b"250 2.1.0 well\r\n")
-        peer.until(b"DATA\r\n")
+        until_data(peer)
         peer.send(b"354 go on\r\n")
         seen["got"] = peer.rest()
         seen["ended"] = peer.ended

@@ -10,7 +10,7 @@ import pytest
 from twisted.names import dns
 
 from tests.hosts.conftest import StartProxy, StartServer, text_of
-from tests.hosts.name_server import NameServer
+from tests.hosts.name_server import NameServer, of_the_router
 from tests.hosts.network import Network
 
 SECOND = "198.51.100.11"
@@ -19,14 +19,8 @@ ALLOW = 'allow_clients = ["192.0.2.0/24"]\n'
 
 @pytest.fixture
 def names(network: Network) -> Iterator[NameServer]:
-    """The router's name server; it runs on the server's host, which has a second address."""
-    network.server.inside(f"ip address add {SECOND}/24 dev eth0")
-    network.router.etc("resolv.conf", f"nameserver {network.SERVER}\n")
-    network.router.etc("hosts", "127.0.0.1 localhost\n")
-    with network.server.entered():
-        names = NameServer(network.SERVER)
-    yield names
-    names.close()
+    with of_the_router(network, SECOND, NameServer) as names:
+        yield names
 
 
 def first_words(network: Network, port: int = 2525) -> tuple[bytes, float]:

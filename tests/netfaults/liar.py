@@ -21,15 +21,16 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from twisted.names import dns
 
-Say = Callable[[bytes], None]
+from tests.hosts.name_server import From, UdpNames, bound
+
 SLOW = 1.0  # seconds
 
 
-class Liar:
+class Liar(UdpNames):
     """Answers over UDP port 53 of `address`: `good` for every name below example, or `evil` in a forged answer."""
 
     def __init__(self, address: str, good: str, evil: str) -> None:
@@ -38,38 +39,21 @@ class Liar:
         self.honest = False
         self.now: dict[str, tuple[str, ...]] = {}  # a name's addresses in place of `good`
         self.asked: Counter[str] = Counter()
-        self._sock = _bound(address, 53)
-        self._other = _bound(address, 0)
-        self._closed = False
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._other = bound(address, 0)
+        super().__init__(address)
 
     def close(self) -> None:
-        self._closed = True
-        self._thread.join(10)
-        self._sock.close()
+        super().close()
         self._other.close()
 
-    def _serve(self) -> None:
-        while not self._closed:
-            try:
-                data, peer = self._sock.recvfrom(4096)
-            except TimeoutError:
-                continue
-            question = dns.Message()
-            question.fromStr(data)
-            name = question.queries[0].name.name.decode()
-            self.asked[name] += 1
-            how = "" if self.honest else name.partition(".")[0]
-            if how == "slow":
-                threading.Timer(SLOW, self._send, (self._answer(question, self.good), peer)).start()
-                continue
-            for answer, sock in self._answers(question, how):
-                sock.sendto(answer, peer)
-
-    def _send(self, answer: bytes, peer: tuple[str, int]) -> None:
-        if not self._closed:
-            self._sock.sendto(answer, peer)
+    def asked_for(self, question: dns.Message, name: str, peer: From) -> None:
+        self.asked[name] += 1
+        how = "" if self.honest else name.partition(".")[0]
+        if how == "slow":
+            threading.Timer(SLOW, self.send, (self._answer(question, self.good), peer)).start()
+            return
+        for answer, sock in self._answers(question, how):
+            sock.sendto(answer, peer)
 
     def _answers(self, question: dns.Message, how: str) -> Iterator[tuple[bytes, socket.socket]]:
         name = question.queries[0].name.name.decode()
@@ -129,10 +113,3 @@ class Liar:
             if query.type == record.TYPE:
                 answer.answers.append(dns.RRHeader(name, query.type, dns.IN, 1, record))
         return answer.toStr()
-
-
-def _bound(address: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((address, port))
-    sock.settimeout(0.2)
-    return sock

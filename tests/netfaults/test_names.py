@@ -12,6 +12,7 @@ import pytest
 
 from tests.hosts.broken_server import BrokenServer
 from tests.hosts.conftest import Proxy, StartProxy, StartServer
+from tests.hosts.name_server import of_the_router
 from tests.hosts.network import Network
 from tests.netfaults.liar import Liar
 from tests.netfaults.mta import Mta, Sent, arrived
@@ -26,14 +27,9 @@ HARMLESS = ("slow", "other-port", "forged", "good")
 
 @pytest.fixture
 def names(network: Network) -> Iterator[Liar]:
-    """The router's name server, on the server's host; that has the evil address too."""
-    network.server.inside(f"ip address add {EVIL}/24 dev eth0")
-    network.router.etc("resolv.conf", f"nameserver {network.SERVER}\n")
-    network.router.etc("hosts", "127.0.0.1 localhost\n")
-    with network.server.entered():
-        liar = Liar(network.SERVER, network.SERVER, EVIL)
-    yield liar
-    liar.close()
+    """It runs on the server's host; that has the evil address, too."""
+    with of_the_router(network, EVIL, lambda address: Liar(address, network.SERVER, EVIL)) as liar:
+        yield liar
 
 
 @pytest.fixture

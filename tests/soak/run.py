@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.certificates import NAME, make, root
-from tests.loopback import TOP
-from tests.proxy_process import Config, Running, route, running_proxy
+from tests.loopback import TOP, let_go
+from tests.proxy_process import Config, Running, bridge_in, route, running_proxy
 from tests.scripted import Peer, connect, greet
 from tests.soak.sessions import GOOD, Session, Where, next_session, secured
 from tests.soak.slopes import Slope, slope
@@ -71,27 +71,15 @@ class Parties:
         return self._told()
 
     def close(self) -> None:
-        assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        let_go(self.process)
         self.process.stdout.close()
 
 
 def routes(parties: Parties, folder: Path) -> list[Config]:
     """A route for each way in which sessions are meant to go."""
     (folder / "ca.pem").write_bytes(root().pem)
-    bridge = {
-        "mode": "bridge",
-        "certificate": str(folder / "server.pem"),
-        "key": str(folder / "server.key"),
-        "ca_file": str(folder / "ca.pem"),
-        "verify_name": NAME,
-    }
+    bridge = bridge_in(folder, NAME)
     mail, hostile = parties.ports["mail"], parties.ports["hostile"]
     quick = {"unterminated_after": 0.5}
     return [
