@@ -47,7 +47,7 @@ def _of_route(route: Route, asked: Asked, servers: Sequence[Server]) -> Iterator
     of_route = replace(
         asked,
         ehlo=asked.ehlo or route.ehlo_name,
-        name=(asked.name or next(iter(route.tls.verify_name), "")).lstrip("."),
+        name=asked.name or next(iter(route.tls.verify_name), "").lstrip("."),
         ca_file=asked.ca_file or route.tls.ca_file,
         implicit_tls=asked.implicit_tls or (route.tls.mode == "bridge" and route.tls.server == "implicit"),
         tls=asked.tls and not (route.tls.mode == "bridge" and route.tls.server == "none"),
