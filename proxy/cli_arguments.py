@@ -269,17 +269,20 @@ def _meant(word: str, among: Iterable[str]) -> str:
 
 
 class _Version(argparse.Action):
-    """`--version`: the program's, and of what it stands on; for a bug report."""
+    """`--version`: the program's, of what it stands on, and whether it is the compiled build; for a bug report."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
         from OpenSSL import SSL
 
+        from proxy.smtp import lines
+
         openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[1]
         python = ".".join(map(str, sys.version_info[:3]))
         print(f"ehlo-proxy {__version__} (Python {python}, Twisted {version('twisted')}, "
               f"pyOpenSSL {version('pyopenssl')}, OpenSSL {openssl})")  # fmt: skip
+        print(f"build: {'pure' if lines.__file__.endswith('.py') else 'compiled'}")
         parser.exit()
 
 

@@ -297,5 +297,6 @@ def test_a_low_port_without_the_right_says_which() -> None:
 
 def test_the_version_names_what_it_stands_on() -> None:
     assert re.fullmatch(
-        rb"ehlo-proxy \S+ \(Python 3\.\S+, Twisted \S+, pyOpenSSL \S+, OpenSSL \S+\)\n", done("--version").stdout
+        rb"ehlo-proxy \S+ \(Python 3\.\S+, Twisted \S+, pyOpenSSL \S+, OpenSSL \S+\)\nbuild: (pure|compiled)\n",
+        done("--version").stdout,
     )

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 SLOW: Final = 0.1  # seconds of one callback that are worth a line in the log
-BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BOUNDS: Final[tuple[float, ...]] = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histogram in seconds; what is beyond is counted in one more."""
 
 Tell = Callable[[str, float], None]
