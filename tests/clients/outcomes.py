@@ -8,6 +8,7 @@ handshake had come to its end by then: `tls-failed` is for the one, `completed` 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
@@ -27,7 +28,6 @@ from tests.clients.happenings import CLEAR, HAPPENINGS, TLS_VERSIONS, Cutter, Ha
 from tests.clients.lab import Certificates
 from tests.clients.senders import SENDER, Aiosmtplib, Curl, Exim, Msmtp, PosttlsFinger, Sender, Smtplib, Swaks
 from tests.end_to_end.lab import tls_contexts
-from tests.loopback import free_port
 from tests.proxy_process import Running, route, running_proxy
 from tests.scripted import Peer, ScriptedServer
 
@@ -152,9 +152,10 @@ def measure(folder: Path) -> Table:
             for what in HAPPENINGS
             for version in what.versions
         }
-        ports = {cell: free_port() for cell in table}  # `ready` is too short to tell so many
-        routes = [_route(cell, ports[cell], servers[cell.what.name, cell.version].port) for cell in table]
+        routes = [_route(cell, servers[cell.what.name, cell.version].port) for cell in table]
         running = stack.enter_context(running_proxy({"admin": {"listen": "127.0.0.1:0"}, "route": routes}))
+        listens = {one["name"]: one["listen"][0] for one in json.loads(running.get("/status.json")[1])["routes"]}
+        ports = {cell: int(listens[cell.route].rpartition(":")[2]) for cell in table}  # too many for `ready`
         for cell in table:
             if cell.what.lost == "client" and cell.what.how != "silence":
                 cutters[cell] = Cutter(ports[cell], cell.what.how)
@@ -169,9 +170,9 @@ def measure(folder: Path) -> Table:
     return table
 
 
-def _route(cell: Cell, listen: int, server: int) -> Mapping[str, Any]:
+def _route(cell: Cell, server: int) -> Mapping[str, Any]:
     idle = {"timeouts": {"idle": IDLE, "half_closed": IDLE}} if cell.what.lost == "proxy" else {}
-    return route(server, name=cell.route, listen=f"127.0.0.1:{listen}", **idle)
+    return route(server, name=cell.route, **idle)
 
 
 @contextmanager
