@@ -40,6 +40,7 @@ def tree() -> Path:
 def release(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, the sdist and the wheels that they need."""
     folder = tmp_path_factory.mktemp("release")
+    debian.build_release(folder)
     debian.wheels(folder)
     return folder
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.alone]
 
 NEXT = "1.999.0"
 SOURCES = ("proxy", "config", "systemd", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md",
-           "SECURITY.md", "requirements.lock")  # fmt: skip
+           "SECURITY.md", "requirements.lock", "requirements-test.lock")  # fmt: skip
 UNIT = "ehlo-proxy-activated"
 CONFIG = f"""
 [[route]]
@@ -96,11 +96,12 @@ def test_it_comes_out_the_same_and_lintian_is_content(packages: list[Path]) -> N
 
 
 def test_from_install_to_a_mail_as_the_readme_says(fresh: Machine, packages: list[Path]) -> None:
-    one = block("docs/install.md", "config/packaging/build-deb")
-    built, install = one.commands
+    one = block("docs/install.md", "apt-get install -y python3-venv")
+    venv, built, install = one.commands
     assert built == "config/packaging/build-deb", "which the fixture has run"
-    assert one.text.splitlines()[1] == f"dist/{packages[1].name}"
-    fresh.run(f"cd /root/checkout; {install}", 120)
+    assert one.text.splitlines()[2] == f"dist/{packages[1].name}"
+    for command in (venv, install):
+        fresh.run(f"cd /root/checkout; {command}", 120)
     server = fresh.path(start_server(fresh, "server", f"{FAR}:25", IN_FAR)).read_text()
     (recipe,) = [one.text for one in blocks("README.md") if one.heading == "Cisco ESA" and one.language == "toml"]
     fresh.write(CONFIGURATION, fresh.path(CONFIGURATION).read_text() + recipe)
