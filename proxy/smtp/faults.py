@@ -71,8 +71,8 @@ _DIALOGUE = (
         "stalwartlabs/stalwart#2050, frappe/frappe#38831",
         _dialogue(b"C: EHLO client.example", b"S: 250-mail.example.com", b"S: 250 STARTTLS", b"C: EHLO client.example",
                   b"S: 503 5.5.1 EHLO was said already"),
-        "Every sender that says EHLO again behind STARTTLS, as RFC 3207 asks: the mail is deferred or bounced. In "
-        "clear, libraries that say EHLO before each message or login.",
+        "Every sender that says EHLO again behind STARTTLS, as RFC 3207 asks: Postfix bounces the mail, libraries "
+        "fail, Exim goes on without. In clear, libraries that say EHLO before each message or login.",
         "Passed on. Inside TLS only the server's administrator can cure it.",
         "The client is not to say EHLO again, as with XCLIENT of Postfix, where it must.",
     ),
@@ -94,9 +94,10 @@ _DIALOGUE = (
         "RFC 3207 4",
         "issue trackers searched in 2026; no product is named",
         _dialogue(b"C: STARTTLS", b"S: 250 2.0.0 Ready to start TLS"),
-        "Postfix and Exim take any 2xx and begin TLS; smtplib and all others that want the 220 send in clear or fail, "
-        "while a server that means it waits for a ClientHello and takes the next command for one.",
-        "Passed on, and no TLS begins: whether the server means it can't be known. Only its administrator can cure it.",
+        "Postfix, Exim and Perl's Net::SMTP take any 2xx and begin TLS; smtplib and all others that want the 220 send "
+        "in clear or fail, while a server that means it waits for a ClientHello and takes the next command for one.",
+        "Passed on as it came, and so is TLS where a sender begins it; whether the server means it can't be known, so "
+        "bridge mode takes it for a refusal. Only its administrator can cure it.",
         "The server did not start TLS: to make it a 220 would promise TLS that never comes.",
     ),
     _fault(
@@ -243,7 +244,8 @@ _LAB = (
         "RFC 3207 4",
         "stalwartlabs/stalwart#135",
         _GO_ON + _dialogue(b"S: (closes)"),
-        "All senders: those that fall back to clear only before the 220 (ESA Preferred, Postfix) defer.",
+        "All senders: those that fall back to clear only before the 220 (ESA Preferred, Postfix) defer, libraries "
+        "fail, and Exim connects again and sends in clear.",
         "Only the server's administrator: its certificate or key is missing. Bridge mode answers 454 with the reason.",
         "The connection is cut on the way, by a firewall that dislikes TLS.",
     ),

@@ -2,7 +2,7 @@
 
 `port(finding, proxied)` is where a sender connects; `mail_to(recipient)` is what arrived, told by the server itself.
 The finding `none` is a server without fault. In front of a server with a fault the proxy has the settings that cure it,
-`CURES`.
+`CURES` and `REPAIRS`.
 """
 
 from __future__ import annotations
@@ -100,13 +100,20 @@ verify_name = "mail.domain1.com"
 """
 # Where the cure is ours: what `explain` says, as settings.
 CURES = {
+    "hello-unanswered": BRIDGE + 'groups = "classic"\n',
     "hello-too-large": BRIDGE + 'groups = "classic"\n',
+    "tls-outdated": BRIDGE + 'server_minimum_version = "1.1"\n',
     "tls10-only": BRIDGE + 'server_minimum_version = "1.0"\n',
     "dh-1024": BRIDGE + 'groups = "classic"\nsecurity_level = 1\n',
     "sha1": BRIDGE + "security_level = 0\n",
     "expired": BRIDGE.replace("verify_name", "#") + 'verify = "pin"\npins = ["sha256:{pin}"]\n',
     "wrong-name": BRIDGE.replace("mail.domain1.com", "wrong.example"),
     "client-name-invalid": BRIDGE,  # the EHLO inside pass-through TLS would be the client's own
+}
+REPAIRS = {
+    "client-name-invalid": 'client_name = "gateway.domain1.com"\n',
+    "starttls-refused": 'remove = ["STARTTLS"]\n',
+    "keyword-incomplete": 'remove = ["SMTPUTF8", "BINARYMIME"]\n',
 }
 BAD_NAME = "localhost"  # what clients say to the server that takes no such name
 
@@ -120,10 +127,9 @@ def _pin(certificate: Path) -> str:
 
 def _route(folder: Path, finding: str, port: int, destination: int) -> str:
     # A second instead of 15 for the missing final line, so that the tests need not wait.
-    client_name = 'client_name = "gateway.domain1.com"\n' if finding == "client-name-invalid" else ""
     return (
         f'[[route]]\nname = "{finding}"\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{destination}"]\n'
-        f'[route.repair]\nunterminated_after = "1s"\n{client_name}'
+        f'[route.repair]\nunterminated_after = "1s"\n{REPAIRS.get(finding, "")}'
     ) + CURES.get(finding, "").format(folder=folder, pin=_pin(folder / "expired.pem"))
 
 

@@ -5,25 +5,21 @@ over TLS and byte for byte, `-` when it did not arrive. Two words are without an
 Every mail system tries again later, and so do these where time decides (`TRIED_TWICE`): on a busy machine the rest of a
 reply can come later than the 0.2 s that the proxy waits, which ends the session and is remembered for the next one.
 `--write FILE` puts the table into FILE between its marker lines. With `--faults` the rows are the servers that go wrong
-beside the reply, and with the proxy means: with the settings that cure it.
+beside the reply, and with the proxy means: with the settings that cure it; and there are the tables of
+`tests.clients.dialogue`. The command itself is `tests.clients.tables`.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import re
-import sys
-import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from proxy.tools.simulate.replies import BROKEN
 from tests.clients import lab as labs
 from tests.clients import postfix as postfixes
-from tests.clients.lab import BAD_NAME, CURES, Lab
+from tests.clients.lab import BAD_NAME, Lab
 from tests.clients.senders import ALL, SENDER, Sender
 
 FAULTS_BEGIN = "<!-- matrix: written by tests/run --matrix --faults --write docs/faults.md -->"
@@ -169,28 +165,3 @@ def write(path: Path, table: str, begin: str = BEGIN) -> None:
     if not number:
         raise ValueError(f"{path} lacks the lines {begin} and {END}")
     path.write_text(changed)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="tests/run --matrix", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into FILE, between its markers")
-    parser.add_argument("--faults", action="store_true", help="the faults beside the reply, with what cures them")
-    chosen = parser.parse_args()
-    rows, begin = (list(CURES), FAULTS_BEGIN) if chosen.faults else (["none", *BROKEN], BEGIN)
-    senders = [sender for sender in ALL if not sender.missing()]
-    for sender in ALL:
-        if why := sender.missing():
-            print(f"left out: {sender.name}: {why}", file=sys.stderr)
-    if why := postfixes.missing():
-        print(f"left out: {POSTFIX}: {why}", file=sys.stderr)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-matrix-")))
-        table = f"{versions()}\n\n" + markdown(measure(folder, rows, senders, not postfixes.missing()))
-    print(table)
-    if chosen.write:
-        write(chosen.write, table, begin)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Real senders, each told to send one message and to do it over TLS or not at all.
+"""Real senders, each told to send one message over TLS or not at all, or over TLS where it is offered.
 
 A sender gets a port of 127.0.0.1 where `mail.domain1.com` is to be found, the certificate authority to trust, and the
 message with CRLF line ends. Where the program can check the server's name it does, so a session that succeeded through
@@ -8,6 +8,7 @@ the proxy had TLS from end to end. Whether the message arrived is the server's t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import importlib.metadata
 import platform
@@ -19,6 +20,7 @@ import ssl
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,27 +37,38 @@ LIMIT = 18.0  # seconds for one message; a sender that hangs has failed
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a sender reported of its own: whether it was content, and its words."""
+    """What a sender reported of its own: whether it was content, its words, and what its queue made of it, if any."""
 
     content: bool
     words: str
+    status: str = ""
 
 
 class Sender(ABC):
-    """One program. `exact`: it sends the message's bytes as they are and adds no header. `helo`: its name in EHLO.
+    """One program.
 
-    `patience`: how many seconds it waits for its peer.
+    `exact`: it sends the message's bytes as they are and adds no header.  `helo`: its name in EHLO.  `patience`: how
+    many seconds it waits for its peer.  `required`: TLS, with a certificate that verifies, or not at all; else TLS
+    where it is offered, with any certificate, as mail systems do by default; `only_required` for a program that can't.
     """
 
     name: str
     exact = True
     helo = HELO
     patience = 15
+    required = True
+    only_required = False
 
     def saying(self, helo: str, patience: int = patience) -> Sender:
         """The same program under another name, and as patient as told."""
         other = copy.copy(self)
         other.helo, other.patience = helo, patience
+        return other
+
+    def not_required(self) -> Sender:
+        """The same program with TLS where it is offered."""
+        other = copy.copy(self)
+        other.required = False
         return other
 
     def missing(self) -> str:
@@ -112,8 +125,9 @@ class Swaks(Program):
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["--server", "127.0.0.1", "--port", str(port), "--helo", self.helo, "--from", SENDER, "--to", recipient]
-        tls = ["--tls", "--tls-verify", "--tls-ca-path", str(ca), "--tls-sni", NAME]
-        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--timeout", str(self.patience), "--data", "-"]
+        tls = ["--tls", "--tls-verify", "--tls-ca-path", str(ca)] if self.required else ["--tls-optional-strict"]
+        tls += ["--tls-sni", NAME, "--timeout", str(self.patience)]
+        return [*where, *tls, "--no-data-fixup", "--suppress-data", "--data", "-"]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         # Without its fix-up swaks sends what it is given: the dots doubled and the end are ours then.
@@ -126,21 +140,13 @@ class Curl(Program):
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = ["--resolve", f"{NAME}:{port}:127.0.0.1", f"smtp://{NAME}:{port}/{self.helo}"]
         mail = ["--mail-from", SENDER, "--mail-rcpt", recipient, "--upload-file", "-"]
-        return [
-            "--silent",
-            "--show-error",
-            "--ssl-reqd",
-            "--cacert",
-            str(ca),
-            "--max-time",
-            str(self.patience),
-            *where,
-            *mail,
-        ]
+        tls = ["--ssl-reqd", "--cacert", str(ca)] if self.required else ["--ssl", "--insecure"]
+        return ["--silent", "--show-error", *tls, "--max-time", str(self.patience), *where, *mail]
 
 
 class Msmtp(Program):
     name = program = "msmtp"
+    only_required = True
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
         where = [
@@ -162,6 +168,7 @@ class OpenSSL(Program):
 
     name = "openssl s_client"
     program = "openssl"
+    only_required = True
 
     def version(self) -> str:
         return first_version("openssl", "version")
@@ -185,6 +192,15 @@ class OpenSSL(Program):
         return envelope + message.replace(b"\r\n.", b"\r\n..") + b".\r\nQUIT\r\n"
 
 
+def trusting(ca: Path, required: bool) -> ssl.SSLContext:
+    """A client's context that verifies, or takes any certificate."""
+    context = ssl.create_default_context(cafile=str(ca))
+    if not required:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class _ByName(smtplib.SMTP):
     """smtplib's client for mail.domain1.com, which is on 127.0.0.1 here; the name is what TLS checks."""
 
@@ -201,11 +217,24 @@ class Smtplib(Sender):
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
         try:
             with _ByName(NAME, port, self.helo, self.patience) as smtp:
-                smtp.starttls(context=ssl.create_default_context(cafile=str(ca)))
+                smtp.ehlo_or_helo_if_needed()
+                if self.required or smtp.has_extn("starttls"):
+                    smtp.starttls(context=trusting(ca, self.required))
                 smtp.sendmail(SENDER, [recipient], message)
         except (OSError, smtplib.SMTPException) as refused:
             return Said(False, repr(refused))
         return Said(True, "")
+
+
+@contextlib.asynccontextmanager
+async def _aborted(transport: asyncio.BaseTransport | None) -> AsyncIterator[None]:
+    """aiosmtplib lets go of the transport of a handshake that failed, and does not close it."""
+    try:
+        yield
+    except (OSError, aiosmtplib.SMTPException):
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
+        raise
 
 
 class Aiosmtplib(Sender):
@@ -221,9 +250,11 @@ class Aiosmtplib(Sender):
                 start_tls=False, use_tls=False,
             )  # fmt: skip
             try:
-                async with client:
-                    trust = ssl.create_default_context(cafile=str(ca))
-                    await client.starttls(tls_context=trust, server_hostname=NAME)
+                async with client, _aborted(client.transport):
+                    with contextlib.suppress(aiosmtplib.SMTPHeloError):
+                        await client.ehlo()
+                    if self.required or client.supports_extension("starttls"):
+                        await client.starttls(tls_context=trusting(ca, self.required), server_hostname=NAME)
                     await client.sendmail(SENDER, [recipient], message)
             finally:
                 await asyncio.sleep(0.01)  # its transport closes in a turn of its own
@@ -245,7 +276,8 @@ class TwistedClient(Program):
         return importlib.metadata.version("twisted")
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        return ["-W", "ignore", "-m", "tests.clients.twisted_sender", str(port), str(ca), SENDER, recipient, self.helo]
+        return ["-W", "ignore", "-m", "tests.clients.twisted_sender", str(port), str(ca), SENDER, recipient, self.helo,
+                "required" if self.required else "offered"]  # fmt: skip
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         return message.replace(b"\r\n", b"\n")
@@ -255,10 +287,12 @@ class PerlNetSmtp(Program):
     name = "Perl Net::SMTP"
     program = "perl"
     SCRIPT = """
-        use Net::SMTP; my ($port, $ca, $name, $helo, $from, $to) = @ARGV; my $message = do { local $/; <STDIN> };
+        use Net::SMTP; my ($port, $ca, $name, $helo, $from, $to, $required) = @ARGV;
+        my $message = do { local $/; <STDIN> };
         my $smtp = Net::SMTP->new("127.0.0.1", Port => $port, Hello => $helo, Timeout => 15) or die "no session: $@";
-        defined $smtp->supports("STARTTLS") or die "STARTTLS is not offered";
-        $smtp->starttls(SSL_ca_file => $ca, SSL_verifycn_name => $name, SSL_hostname => $name) or die $smtp->message;
+        my $offered = defined $smtp->supports("STARTTLS"); die "STARTTLS is not offered" if $required and not $offered;
+        my @how = $required ? (SSL_ca_file => $ca, SSL_verifycn_name => $name) : (SSL_verify_mode => 0);
+        $smtp->starttls(@how, SSL_hostname => $name) or die $smtp->message if $offered;
         $smtp->mail($from) && $smtp->to($to) && $smtp->data or die $smtp->message;
         $smtp->datasend($message); $smtp->dataend or die $smtp->message; $smtp->quit;
     """
@@ -275,7 +309,7 @@ class PerlNetSmtp(Program):
         return "" if found.returncode == 0 else "Perl's Net::SMTP or IO::Socket::SSL is not installed"
 
     def arguments(self, port: int, ca: Path, recipient: str) -> list[str]:
-        return ["-e", self.SCRIPT, str(port), str(ca), NAME, self.helo, SENDER, recipient]
+        return ["-e", self.SCRIPT, str(port), str(ca), NAME, self.helo, SENDER, recipient, "1" * self.required]
 
     def stdin(self, recipient: str, message: bytes) -> bytes:
         return message.replace(b"\r\n", b"\n")
@@ -294,11 +328,12 @@ class Exim(Sender):
         return exim.version()
 
     def send(self, port: int, ca: Path, recipient: str, message: bytes) -> Said:
-        options = {"helo_data": self.helo, "hosts_require_tls": "*", "tls_verify_hosts": "*"}
-        options |= {"tls_verify_certificates": str(ca), "tls_verify_cert_hostnames": "*"}
-        options |= {"command_timeout": f"{self.patience}s"}
+        options = {"helo_data": self.helo, "command_timeout": f"{self.patience}s"}
+        if self.required:
+            options |= {"hosts_require_tls": "*", "tls_verify_hosts": "*", "tls_verify_cert_hostnames": "*"}
+            options["tls_verify_certificates"] = str(ca)
         delivery = exim.deliver(port, SENDER, recipient, message, options)
-        return Said(delivery.status == "sent", delivery.reason)
+        return Said(delivery.status == "sent", delivery.reason, delivery.status)
 
 
 class PosttlsFinger(Program):

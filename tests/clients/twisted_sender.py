@@ -1,4 +1,4 @@
-"""`python -m tests.clients.twisted_sender PORT CA SENDER RECIPIENT HELO`: stdin is sent, over TLS only."""
+"""`python -m tests.clients.twisted_sender PORT CA SENDER RECIPIENT HELO required|offered`: stdin is sent over TLS."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from twisted.python.failure import Failure
 from tests.certificates import NAME
 
 
-def main(port: str, ca: str, sender: str, recipient: str, helo: str) -> int:
+def main(port: str, ca: str, sender: str, recipient: str, helo: str, tls: str) -> int:
     failures: list[str] = []
     sent: defer.Deferred[object] = defer.Deferred()
     trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(Path(ca).read_bytes())])
+    context = ssl.optionsForClientTLS(NAME, trust) if tls == "required" else ssl.CertificateOptions()
     factory = ESMTPSenderFactory(
         None, None, sender, recipient, io.BytesIO(sys.stdin.buffer.read()), sent, retries=0, timeout=14,
-        contextFactory=ssl.optionsForClientTLS(NAME, trust), requireAuthentication=False, requireTransportSecurity=True,
+        contextFactory=context, requireAuthentication=False, requireTransportSecurity=tls == "required",
         hostname=helo,
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ class Fault:
     script          replies by verb, one a time it is said, the last of them for all others; inside TLS by `TLS verb`
     ready           its reply to STARTTLS, TLS begins behind it
     closes          in place of TLS it closes behind that reply
-    one_ehlo        a second EHLO of a connection gets 503
+    one_hello       a second EHLO or HELO of a connection gets 503, inside TLS too
     full_names      EHLO and HELO want a domain with a dot or an address literal, else 501
     every_other     STARTTLS is offered on the first connection, not on the second, and so on
     largest_hello   octets: a larger ClientHello is never answered; 0: any is
@@ -38,7 +38,7 @@ class Fault:
     script: Mapping[bytes, tuple[tuple[Piece, ...], ...]] = field(default_factory=dict)
     ready: bytes = READY
     closes: bool = False
-    one_ehlo: bool = False
+    one_hello: bool = False
     full_names: bool = False
     every_other: bool = False
     largest_hello: int = 0
@@ -54,7 +54,7 @@ _INCOMPLETE = b"250-%b\r\n250-STARTTLS\r\n250-SMTPUTF8\r\n250-BINARYMIME\r\n250 
 NO_FAULT = Fault()
 FAULTS: dict[str, Fault] = {
     "ehlo-refused": Fault(answers={b"EHLO": b"502 5.5.1 Command not implemented\r\n"}),
-    "ehlo-repeat-refused": Fault(one_ehlo=True),
+    "ehlo-repeat-refused": Fault(one_hello=True),
     "starttls-refused": Fault(answers={b"STARTTLS": b"454 4.7.0 TLS not available due to local problem\r\n"}),
     "starttls-reply-code": Fault(ready=READY.replace(b"220", b"250")),
     "starttls-not-steady": Fault(every_other=True),

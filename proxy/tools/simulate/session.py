@@ -61,7 +61,7 @@ class SimulatedSession(Protocol):
         self._pause: Any = None  # between two pieces of a reply
         self._hides_tls = hides_tls
         self._hello_awaited = False  # its size is to be known before TLS begins
-        self._ehlo_said = False
+        self._hello_said = False  # in clear or inside TLS: not forgotten behind STARTTLS
         self._said: dict[bytes, int] = {}  # how often a verb of the script was said
         self._forget()
 
@@ -260,18 +260,19 @@ class SimulatedSession(Protocol):
 
     def _named(self, argument: bytes) -> bool:
         """The client has said its name; False when it got its refusal."""
+        if self._server.fault.one_hello and self._hello_said:
+            self._reply(b"503 5.5.1 Duplicate EHLO or HELO")
+            return False
         if self._server.fault.full_names and not is_full_name(argument):
             self._reply(b"501 5.5.2 A domain with a dot or an address literal is wanted")
             return False
+        self._hello_said = True
         self._reset_mail()
         self._helo = argument.decode("latin-1")
         return True
 
     def _ehlo(self, argument: bytes) -> None:
-        if self._ehlo_said and self._server.fault.one_ehlo:
-            self._reply(b"503 5.5.1 EHLO was said already")
-        elif self._named(argument):
-            self._ehlo_said = True
+        if self._named(argument):
             replies = self._server.replies
             clear = without_starttls(replies.ehlo) if self._hides_tls else replies.ehlo
             self._say(replies.inside_tls if self._inside_tls else clear)

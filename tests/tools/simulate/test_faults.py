@@ -62,7 +62,7 @@ def test_ehlo_is_refused_and_helo_taken(simulated_server: Start) -> None:
 def test_a_second_ehlo_is_refused_in_clear_and_inside_tls(simulated_server: Start) -> None:
     server = simulated_server(fault="ehlo-repeat-refused")
     with client(server) as smtp:
-        assert [smtp.ehlo()[0], smtp.ehlo()[0], smtp.helo()[0]] == [250, 503, 250]
+        assert [smtp.ehlo()[0], smtp.ehlo()[0], smtp.helo()[0]] == [250, 503, 503]
     with client(server) as smtp:
         smtp.starttls(context=context())
         assert smtp.ehlo()[0] == 503
