@@ -156,7 +156,12 @@ class Daemon(ABC):
         from proxy.daemon.admin.listening import listen
         from proxy.daemon.admin.site import build_site
 
-        site = build_site(self.board, access=access or Access(anybody=True), health_only=access is None)
+        site = build_site(
+            self.board,
+            access=access or Access(anybody=True),
+            health_only=access is None,
+            reactor=self.reactor,
+        )
         try:
             address = listen(self.reactor, where, site, mode=self.settings.admin.mode, user=self.settings.service.user)
         except OSError as error:

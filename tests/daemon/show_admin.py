@@ -92,7 +92,7 @@ def main() -> None:
     from twisted.internet.protocol import Protocol
 
     shown, daemon = board(sys.argv[1] if len(sys.argv) > 1 else "busy")
-    port = reactor.listenTCP(0, build_site(shown, now=lambda: daemon.time), interface="127.0.0.1")
+    port = reactor.listenTCP(0, build_site(shown, now=lambda: daemon.time, reactor=reactor), interface="127.0.0.1")
     print(f"listening 127.0.0.1:{port.getHost().port}", flush=True)
 
     class UntilClosed(Protocol):

@@ -7,7 +7,8 @@ sent with a Content-Security-Policy that allows its own style sheet, by hash, an
 Who may ask is `proxy.daemon.admin.access`'s to say.  A site for a balancer has `/healthz` and `/readyz` alone.
 
 Limits: 64 connections, of which the one that has been open for the longest makes room for a new one, so that no
-number of idle ones locks monitoring out; 30 seconds of silence; header sizes as in twisted.web (16 KiB in all).
+number of idle ones locks monitoring out; 30 seconds of silence; header sizes as in twisted.web (16 KiB in all); one
+answer at a time (`proxy.daemon.admin.in_turn`).
 
 This module imports twisted.web: import it only when there is an admin listener.
 """
@@ -31,6 +32,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from proxy.daemon.admin import page as status_page
 from proxy.daemon.admin.access import Access
 from proxy.daemon.admin.figures.exposition import CONTENT_TYPE
+from proxy.daemon.admin.in_turn import InTurn
 from proxy.daemon.admin.status import CertificateShown, RouteCauses
 
 MAX_CONNECTIONS = 64
@@ -70,13 +72,16 @@ def build_site(
     loopback: bool = True,
     access: Access | None = None,
     health_only: bool = False,
-    reactor: IReactorTime | None = None,
+    reactor: IReactorTime,
     now: Callable[[], float] = time.time,
 ) -> IProtocolFactory:
     """The factory to listen with; without `access`, that of a loopback address (`loopback`) or of any other."""
     access = access or Access(local=loopback)
     site = _QuietSite(  # type: ignore[no-untyped-call]  # twisted.web is not annotated
-        _Pages(source, access, now, health_only), timeout=IDLE_TIMEOUT, parsePOSTFormSubmission=False, reactor=reactor
+        _Pages(source, access, now, health_only, reactor),
+        timeout=IDLE_TIMEOUT,
+        parsePOSTFormSubmission=False,
+        reactor=reactor,
     )
     return _FewConnections(site)  # type: ignore[no-untyped-call]  # twisted.protocols is not annotated
 
@@ -86,12 +91,20 @@ class _Pages(Resource):
 
     isLeaf = True
 
-    def __init__(self, source: StatusSource, access: Access, now: Callable[[], float], health_only: bool) -> None:
+    def __init__(
+        self,
+        source: StatusSource,
+        access: Access,
+        now: Callable[[], float],
+        health_only: bool,
+        reactor: IReactorTime,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._source = source
         self._access = access
         self._now = now
         self._log = Logger()
+        self._in_turn = InTurn(reactor, self._give)
         self._paths: dict[bytes, Callable[[], tuple[int, bytes, bytes]]] = {
             b"/": self._page,
             b"/status.json": self._status,
@@ -102,6 +115,10 @@ class _Pages(Resource):
         self._paths.update({b"/healthz": self._health, b"/readyz": self._readiness})
 
     def render(self, request: HTTPRequest) -> int:
+        self._in_turn.ask(request)
+        return NOT_DONE_YET
+
+    def _give(self, request: HTTPRequest) -> None:
         code, content_type, body = self._answer(request)
         request.setResponseCode(code)
         for name, value in (
@@ -117,7 +134,6 @@ class _Pages(Resource):
             request.setHeader(name, value)
         request.write(b"" if request.method == b"HEAD" else body)
         request.finish()
-        return NOT_DONE_YET
 
     def _answer(self, request: HTTPRequest) -> tuple[int, bytes, bytes]:
         client = getattr(request.getClientAddress(), "host", None)  # a UNIX socket has no host

@@ -12,9 +12,11 @@ from ipaddress import ip_network
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from proxy.daemon.admin import site as admin
 from proxy.daemon.admin.access import Access, is_loopback
@@ -253,11 +255,52 @@ def test_what_is_loopback(host: str, loopback: bool) -> None:
 
 
 def test_several_requests_go_over_one_connection() -> None:
-    with site_of(board("quiet")[0]) as (site, _clock):
+    with site_of(board("quiet")[0]) as (site, clock):
         connection = Connection(site)
         for _ in range(3):
             request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
             assert connection.send(request).endswith(b"\r\n\r\nok\n")
+            clock.advance(1)
+
+
+def test_pipelined_requests_are_answered_in_turn_with_pauses() -> None:
+    with site_of(board("quiet")[0]) as (site, clock):
+        connection = Connection(site)
+        connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+        other = Connection(site)
+        other.send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.transport.value().count(b"ok\n") == 1
+        assert other.transport.value() == b""
+        clock.advance(1)  # one at a time, and who asked first is first
+        assert connection.transport.value().count(b"ok\n") == 2 - other.transport.value().count(b"ready\n")
+        for _ in range(400):
+            clock.advance(1)
+        assert connection.transport.value().count(b"ok\n") == 400
+        assert other.transport.value().count(b"ready\n") == 1
+
+
+def test_a_connection_that_reads_nothing_gets_no_second_page() -> None:
+    with site_of(board("quiet")[0]) as (site, clock):
+        connection = Connection(site)
+        connection.transport.producer.pauseProducing()  # it is full
+        assert connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3) == b""
+        clock.advance(20)
+        assert connection.transport.value() == b""
+        connection.transport.producer.resumeProducing()
+        for _ in range(3):
+            clock.advance(1)
+        assert connection.transport.value().count(b"ok\n") == 3
+
+
+def test_who_has_left_is_not_answered() -> None:
+    with site_of(board("quiet")[0]) as (site, clock):
+        first, second, third = (Connection(site) for _ in range(3))
+        for connection in (first, second, third):
+            connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        second.protocol.connectionLost(Failure(ConnectionDone()))
+        clock.advance(1)
+        clock.advance(1)
+        assert [one.transport.value().count(b"ok\n") for one in (first, second, third)] == [1, 0, 1]
 
 
 def test_a_body_is_thrown_away_as_it_comes() -> None:
@@ -301,7 +344,7 @@ def test_idle_connections_do_not_lock_monitoring_out(monkeypatch: pytest.MonkeyP
 def test_a_bug_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, _daemon = board("quiet")
     monkeypatch.setattr(shown, "metrics_text", lambda: 1 / 0)
-    with site_of(shown) as (site, _clock):
+    with site_of(shown) as (site, clock):
         pages = site.wrappedFactory.resource  # type: ignore[attr-defined]  # a look inside
         logged: list[object] = []
         monkeypatch.setattr(pages, "_log", type("Log", (), {"failure": lambda self, *a, **k: logged.append(a)})())
@@ -310,6 +353,7 @@ def test_a_bug_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert answer.code == 500
         assert b"ZeroDivision" not in answer.body
         assert len(logged) == 1
+        clock.advance(1)
         assert Answer(connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")).code == 200
 
 
