@@ -106,9 +106,11 @@ class Flood:
 
 
 @contextmanager
-def flooding(word: str, clients: int, seconds: float, *more: str) -> Iterator[Flood]:
+def flooding(word: str, clients: int | str, *more: str, seconds: float, nice: int = 0) -> Iterator[Flood]:
+    """`nice`: how much less it asks for the processors than others do, since an attacker has its own."""
+    program = ["nice", "-n", str(nice), sys.executable, "-m", "tests.end_to_end.flood"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.end_to_end.flood", word, str(clients), str(seconds), *more],
+        [*program, word, str(clients), str(seconds), *more],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TOP,
     )  # fmt: skip
     try:

@@ -29,7 +29,7 @@ FLOODS = {
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_of_commands_does_not_hold_an_innocent_mail(name: str) -> None:
     word, clients, *more = FLOODS[name]
-    with control_process() as control, flooding(word, clients, SECONDS, *more) as flood:
+    with control_process() as control, flooding(word, clients, *more, seconds=SECONDS) as flood:
         routes = [route(flood.port, name="flood"), route(control.port, name="control")]
         with running_proxy({"route": routes}) as running:
             control.begin(running.port_of("control"))

@@ -3,67 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import secrets
 import ssl
 import time
-from base64 import encodebytes
-from functools import cache
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from proxy.net.tls.channel import TlsChannel, TlsProblem, server_side
 from proxy.net.tls.contexts import offers_dhe
 from proxy.net.tls.flight import ServerFlight
 from proxy.settings import Tls
 from tests.certificates import NAME
+from tests.dhe import dhe_server
 from tests.tls_pair import tcp_pair, until
 
 ASKED = Tls(verify="none", security_level=1)
-
-
-def _der(tag: int, body: bytes) -> bytes:
-    length = len(body)
-    if length < 128:
-        return bytes([tag, length]) + body
-    octets = (length.bit_length() + 7) // 8
-    return bytes([tag, 0x80 | octets]) + length.to_bytes(octets, "big") + body
-
-
-def _parameters(bits: int) -> bytes:
-    """A group of so many bits in PEM; nobody looks whether the modulus is a prime."""
-    modulus = secrets.randbits(bits) | 1 << (bits - 1) | 1
-    body = _der(2, b"\0" + modulus.to_bytes((bits + 7) // 8, "big")) + _der(2, b"\2")
-    return b"-----BEGIN DH PARAMETERS-----\n" + encodebytes(_der(48, body)) + b"-----END DH PARAMETERS-----\n"
-
-
-def _server(folder: Path, bits: int) -> ssl.SSLContext:
-    """TLS 1.2 with DHE and nothing else; pyOpenSSL's would choose a group by itself."""
-    (folder / "dh.pem").write_bytes(_parameters(bits))
-    certificate, key = _rsa()
-    (folder / "pair.pem").write_bytes(
-        certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("kDHE:@SECLEVEL=0")
-    context.load_cert_chain(folder / "pair.pem")
-    context.load_dh_params(str(folder / "dh.pem"))
-    return context
-
-
-@cache
-def _rsa() -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
-    return builder.sign(key, hashes.SHA256()), key
 
 
 def _reason(tls: Tls, context: ssl.SSLContext) -> str:
@@ -93,7 +47,7 @@ def _reason(tls: Tls, context: ssl.SSLContext) -> str:
 
 
 def test_a_group_of_10000_bits_is_refused_before_openssl_computes(tmp_path: Path) -> None:
-    context = _server(tmp_path, 10_000)
+    context = dhe_server(tmp_path, 10_000)
     begun = time.thread_time()
     reason = _reason(ASKED, context)
     assert reason == "the server's Diffie-Hellman group has 10000 bits, at most 4096 are taken"
@@ -102,13 +56,13 @@ def test_a_group_of_10000_bits_is_refused_before_openssl_computes(tmp_path: Path
 
 @pytest.mark.parametrize("bits", [2048, 4096])
 def test_where_the_settings_ask_for_dhe_up_to_4096_bits_are_taken(bits: int, tmp_path: Path) -> None:
-    assert _reason(ASKED, _server(tmp_path, bits)) == ""
+    assert _reason(ASKED, dhe_server(tmp_path, bits)) == ""
 
 
 def test_dhe_is_not_offered_unless_it_is_asked_for(tmp_path: Path) -> None:
     for tls in (Tls(verify="none"), Tls(verify="pin"), Tls(verify="none", client_minimum_version="1.0")):
         assert not offers_dhe(tls)
-        assert _reason(tls, _server(tmp_path, 2048)) == "the server sent the TLS alert 'handshake failure'"
+        assert _reason(tls, dhe_server(tmp_path, 2048)) == "the server sent the TLS alert 'handshake failure'"
     for tls in (Tls(server_minimum_version="1.0"), Tls(minimum_version="1.1"), Tls(security_level=0)):
         assert offers_dhe(tls)
 
