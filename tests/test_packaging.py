@@ -26,6 +26,7 @@ import proxy
 from tests.sbom import bill, read_lock
 
 TOP = Path(__file__).parent.parent
+README = (TOP / "README.md").read_text()
 LOCK = TOP / "requirements.lock"
 SHIPPED = [
     "proxy",
@@ -182,6 +183,36 @@ def test_the_lock_installs_by_hash_without_building_anything(wheel: Path, tmp_pa
     broken = "250-STARTTLS\r\n250-mail.domain1.com\r\n250 8BITMIME\r\n"
     done = subprocess.run([str(program), "repair"], input=broken.encode(), capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.split(b"\r\n")[0]) == (1, b"250-mail.domain1.com")
+
+
+@pytest.mark.long
+def test_a_package_index_takes_wheel_and_sdist_and_shows_the_readme(built: dict[str, bytes], tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv")
+    pip_install(python, "--only-binary", ":all:", "twine==7.0.0", "readme-renderer[md]==46.0")
+    for name, content in built.items():
+        (tmp_path / name).write_bytes(content)
+    run(python, "-m", "twine", "check", "--strict", *(tmp_path / name for name in built))
+    # twine looks at no Markdown; this is what the index makes of it.
+    shown = run(python, "-m", "readme_renderer", "-f", "md", TOP / "README.md").stdout
+    assert shown.count("<table>") == README.count("|---|---|\n")
+    assert re.findall(r"<h2.*?>(?:<a.*?</a>)?(.*?)(?:<a.*?</a>)?</h2>", shown) == re.findall(r"^## (.*)$", README, re.M)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_the_lock_has_binary_wheels_for_arm64(version: str, tmp_path: Path) -> None:
+    """All of it, by hash, for the C library of Debian 12 and 13 and Ubuntu 24.04."""
+    fits = [f"--platform=manylinux_2_{libc}_aarch64" for libc in (36, 34, 31, 28, 27, 24, 17)]
+    fits += ["--platform=manylinux2014_aarch64", f"--abi=cp{version.replace('.', '')}", "--abi=abi3", "--abi=none"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary=:all:"]
+    command += ["--implementation=cp", f"--python-version={version}", *fits, "-r", str(LOCK), "-d", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if "NewConnectionError" in done.stderr or "Temporary failure in name resolution" in done.stderr:
+        pytest.skip("no package registry to be reached")
+    assert done.returncode == 0, done.stderr
+    compiled = sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith("-none-any.whl"))
+    assert [name.split("-")[0] for name in compiled] == ["cffi", "cryptography", "zope_interface"]
+    assert all("aarch64" in name for name in compiled)
 
 
 def lowest_pins() -> list[str]:
