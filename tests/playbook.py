@@ -11,8 +11,9 @@ After `Session(...)` every event is fed in the order written, and what the sessi
 actions written behind it.  When it is not, the assertion fails with a diff of the two conversations.  `Wait` lets time
 pass as an edge would: it calls `time_passed` at each deadline on the way.
 
-What is only told to the log (`EhloReplied`, `StarttlsAnswered`, `SaidPrivately`) is left out unless the playbook is
-`loud`; then `Told("ehlo …")`, `Told("starttls …")` and `Told("privately …")` stand for it.  `Notice` matches a reply
+What is only told to the log (`EhloReplied`, `StarttlsAnswered`, `SaidPrivately`, a client's name that is none) is left
+out unless the playbook is `loud`; then `Told("ehlo …")`, `Told("starttls …")`, `Told("privately …")` and
+`Told("client-name-invalid …")` stand for it.  `Notice` matches a reply
 of the proxy's own by its beginning and words in it, behind whatever goes to the client in the same write.
 
 Whatever is played, these must hold: nothing follows `End`; what goes to one peer in a row is one action; the session
@@ -26,10 +27,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
-from proxy.smtp.session.events import Action, EhloReplied, End, SaidPrivately, StarttlsAnswered, ToClient, ToServer
+from proxy.smtp.session.events import (
+    Action,
+    EhloReplied,
+    End,
+    Found,
+    SaidPrivately,
+    StarttlsAnswered,
+    ToClient,
+    ToServer,
+)
+from proxy.smtp.session.parts.talk import joined
 from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
 from proxy.smtp.session.session import Session
-from proxy.smtp.session.state import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
+from proxy.smtp.session.terms import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
 
 BANNER = b"220 mail.example.com ESMTP\r\n"
 MAX_SEGMENT = 65536  # what an edge reads at once, and so what may come on top of a limit
@@ -183,6 +194,8 @@ def told(action: object) -> str | None:
         return "ehlo " + ("refused" if action.result.refused else ids or "good")
     if isinstance(action, StarttlsAnswered):
         return "starttls " + action.result
+    if isinstance(action, Found) and action.phase == "client" and not action.repaired:
+        return f"{action.finding} {action.lines[0].decode('latin-1')}"
     if isinstance(action, SaidPrivately):
         return "privately " + action.line.decode("ascii").rstrip()
     return None
@@ -202,6 +215,8 @@ class Player:
 
     def happens(self, event: Event) -> list[Action]:
         actions = list(self._fed(event))
+        while self.session.more_to_read and not isinstance(actions[-1], End):
+            actions = joined(actions + self.session.read_on(self.now))
         self._check(actions)
         return actions
 
@@ -251,13 +266,13 @@ class Player:
             self.ended = isinstance(action, End)
             if isinstance(action, ToClient | ToServer):
                 assert type(following) is not type(action), "two writes where one would do"
-        assert len(session.server_lines) <= MAX_REPLY_LINE, "more of a reply line is held than is read"
-        assert len(session.client_lines) <= MAX_WAITING + MAX_SEGMENT, "more of the client's is held than may wait"
-        assert sum(map(len, session.held)) <= MAX_HELD + MAX_REPLY_LINE, "more of a reply is held than is read"
+        assert len(session.answers.lines) <= MAX_REPLY_LINE, "more of a reply line is held than is read"
+        assert len(session.client.lines) <= MAX_WAITING + MAX_SEGMENT, "more of the client's is held than may wait"
+        assert len(session.answers.held) <= MAX_HELD + MAX_REPLY_LINE, "more of a reply is held than is read"
         if session.phase in (Phase.RELEASED, Phase.ENDED):
-            assert not len(session.server_lines), "a byte of the server's is kept"
-            assert not len(session.client_lines), "a byte of the client's is kept"
-            assert not session.held, "a reply is kept"
+            assert not len(session.answers.lines), "a byte of the server's is kept"
+            assert not len(session.client.lines), "a byte of the client's is kept"
+            assert not len(session.answers.held), "a reply is kept"
             assert session.deadline is None, "time is still asked for"
 
 
@@ -325,7 +340,7 @@ def shorten(action: object) -> str:
     """An action or an event on a line, bytes cut."""
     if isinstance(action, ToClient | ToServer | Client | Server) and len(action.data) > 300:
         return f"{type(action).__name__}({action.data[:150]!r} … {action.data[-100:]!r}, {len(action.data)} bytes)"
-    if isinstance(action, EhloReplied | StarttlsAnswered | SaidPrivately):
+    if told(action) is not None:
         return f"Told({told(action)!r})"
     if isinstance(action, End):
         given = [f"{field.name}={getattr(action, field.name)!r}" for field in fields(action)]

@@ -306,7 +306,8 @@ class Reports:
             self.metrics.route(story.route).found(one)
         phase = str(told.get("phase"))
         state = self.destinations.state(story.route, story.destination_name, story.destination)
-        if (phase == "client" or state.late(found)) and self._of(story).may_tell(phase):
+        # A name that goes on as it came is told of once a destination: the same device says it with every mail.
+        if (state.late(found) or (phase == "client" and repaired)) and self._of(story).may_tell(phase):
             self._rated(story, level, "ehlo-findings", {**told, "repaired": ids if repaired else []})
 
     def _tell_untold(self, now: float) -> None:

@@ -52,8 +52,9 @@ class LineBuffer:
 
     def next(self) -> bytes | None:
         """The next whole line with its line end, or None when there is none yet."""
-        while True:
-            chunk, start = self._chunk, self._start
+        chunk = self._chunk
+        while chunk:
+            start = self._start
             end = chunk.find(b"\n", start) + 1
             if end:
                 line = chunk[start:end]
@@ -67,8 +68,8 @@ class LineBuffer:
                 return line
             self._part += chunk[start:] if start else chunk
             self._next_chunk()
-            if not self._chunk:
-                return None
+            chunk = self._chunk
+        return None
 
     def _next_chunk(self) -> None:
         self._chunk = bytes(self._more) if self._more else b""
@@ -96,13 +97,12 @@ class LineBuffer:
         """The unfinished line is longer than `max_line`: no line end will make it a good one."""
         return self._held > self.max_line and self.pending > self.max_line
 
-    def take_in_one(self) -> bytes:
-        """All that is held, if that is one piece as it was fed, and whole lines; else nothing is taken and `b""`."""
+    @property
+    def whole(self) -> bytes:
+        """All that is held, if that is one piece as it was fed, and whole lines; else `b""`.  Nothing is taken."""
         chunk = self._chunk
-        if self._start or self._part or self._more or chunk[-1:] != b"\n":
+        if len(chunk) != self._held or self._start or chunk[-1:] != b"\n":
             return b""
-        self._chunk = b""
-        self._held = 0
         return chunk
 
     def take_pending(self) -> bytes:

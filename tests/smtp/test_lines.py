@@ -78,15 +78,18 @@ def test_all_that_is_held_can_be_taken_in_order() -> None:
     assert (len(buffer), buffer.pending, buffer.next(), buffer.take_pending()) == (0, 0, None, b"")
 
 
-def test_whole_lines_that_came_in_one_piece_can_be_taken_in_one() -> None:
+def test_whole_lines_that_came_in_one_piece_can_be_seen_in_one() -> None:
     buffer = LineBuffer(512)
     buffer.feed(b"one\r\ntwo\r\n")
-    assert buffer.take_in_one() == b"one\r\ntwo\r\n"
-    assert len(buffer) == 0
+    assert buffer.whole == b"one\r\ntwo\r\n"
+    assert len(buffer) == 10
+    assert buffer.next() == b"one\r\n"
+    assert buffer.whole == b""
+    assert buffer.take_pending() == b"two\r\n"
     for pieces in ([b"a"], [b"a", b"\n"], [b"a\n", b"b\n"], []):
         for piece in pieces:
             buffer.feed(piece)
-        assert buffer.take_in_one() == b""
+        assert buffer.whole == b""
         assert buffer.take_pending() == b"".join(pieces)
 
 

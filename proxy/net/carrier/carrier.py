@@ -86,14 +86,14 @@ class Carrier:
     def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
         """The way is free: the session goes on with the server's banner."""
         route = self.route
-        dial = self.dial
-        session = self.session
+        dial, session = self.dial, self.session
         assert dial is not None
         assert session is not None
         now = monotonic()
         story = self.story
         name = server.name if server.name != server.address else ""
-        story.connected(host_port(server.address, server.port), name, sock.getsockname()[1])
+        own, port = sock.getsockname()[:2]
+        story.connected(host_port(server.address, server.port), name, port)
         self.connected_to = server
         connection = self.server = Connection("server", sock, self, route.poller, route.deadlines)
         connection.join(self.client)
@@ -107,7 +107,7 @@ class Carrier:
                 name=server.name,
                 address=server.address,
                 port=server.port,
-                memory=route.memory_of(server),
+                memory=route.memory_of(server, own),
                 another_left=dial.another_left,
             )
         )
@@ -128,10 +128,9 @@ class Carrier:
 
     def client_data(self, data: bytes, now: float) -> None:
         """Bytes of the client that the session reads."""
-        session = self.session
+        session, story = self.session, self.story
         if session is None:
             return
-        story = self.story
         if not story.bytes_from_client and data[:1] == HANDSHAKE_RECORD and self._tls_from_the_first_byte(data):
             return
         story.client_sent(len(data))
@@ -256,6 +255,8 @@ class Carrier:
             DO[type(untold)](self, untold)
         session = self.session
         if session is not None:
+            if session.more_to_read:
+                self.route.poller.later(self)
             client = self.client
             if client.paused & SESSION_FULL and session.wants_client:
                 client.resume(SESSION_FULL)
@@ -265,6 +266,10 @@ class Carrier:
                 if deadline is not None and (due is None or deadline < due):
                     self.due = deadline
                     self.route.deadlines.at(deadline, self)
+
+    def ready(self, mask: int) -> None:
+        """The session goes on with what the client has said."""
+        self.obey(self.session.read_on(monotonic()) if self.session is not None else [])
 
     def looks(self) -> bool:
         """Whether what is relayed is to be shown to `look`."""
@@ -364,8 +369,7 @@ class Carrier:
         self.over = True
         route = self.route
         story = self.story
-        client = self.client
-        server = self.server
+        client, server = self.client, self.server
         ended = client.end_seen or (server is not None and server.end_seen)
         what, who = self.ends.judged(outcome, by, ended=ended, let_go=self.session is None)
         if what == "client-closed":

@@ -19,7 +19,7 @@ from proxy.net.going_out.names.wanted import Names
 from proxy.net.observer import Observer, Story, session_id
 from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
-from proxy.smtp.session.state import BANNER_OR_NEXT
+from proxy.smtp.session.terms import BANNER_OR_NEXT
 
 if TYPE_CHECKING:
     import socket
@@ -143,9 +143,14 @@ class RouteRuntime:
 
     # -- what carriers ask -------------------------------------------------------------------------------------------
 
-    def memory_of(self, server: Server) -> DestinationMemory:
-        """What is known of this server's habits, towards the address that the proxy has there."""
-        key = (server.address, server.port, self.settings.source)
+    def memory_of(self, server: Server, own_address: str) -> DestinationMemory:
+        """What is known of this server's habits, towards the address that the proxy has there.
+
+        Where that is the client's own, all of them count as one: such a client is trusted, and what is left to be known
+        is how the server writes its replies.
+        """
+        source = self.settings.source
+        key = (server.address, server.port, source if source == "client" else own_address)
         memories = self.state.memories
         memory = memories.get(key)
         if memory is None:

@@ -29,6 +29,18 @@ def code_of(line: bytes) -> int:
     return int(match[0]) if match else 0
 
 
+def last_code_of(raw: bytes) -> int:
+    """The code of the last of these lines that has one, 0 if there is none."""
+    end = len(raw)
+    while end:
+        start = raw.rfind(b"\n", 0, end - 1) + 1
+        code = code_of(raw[start:end])
+        if code:
+            return code
+        end = start
+    return 0
+
+
 def ends_reply(line: bytes) -> bool:
     """This line is the last of its reply: it has a code, and no `-` behind it (RFC 5321 4.2.1)."""
     return REPLY_CODE.match(line) is not None and line[3:4] != b"-"

@@ -68,8 +68,8 @@ def no_tls(*words: str, behind: bytes = b"") -> Notice:
     return Notice("454 4.7.0", "TLS not available", "route default", *words, behind=behind)
 
 
-def ended(cause: str, outcome: str = "tls-failed") -> tuple[Notice, End]:
-    return Notice("421 4.7.0", cause), End(outcome, "proxy", cause)
+def ended(cause: str, outcome: str = "tls-failed", by: str = "proxy") -> tuple[Notice, End]:
+    return Notice("421 4.7.0", cause), End(outcome, by, cause)
 
 
 def refused(greeting: bytes = EHLO, *, trusted: bool = True, policy: SessionPolicy | None = None) -> Playbook:

@@ -22,6 +22,7 @@ from tests.playbook import (
     EHLO,
     GOOD,
     Client,
+    ClientEnds,
     ClientTlsReady,
     Connected,
     Notice,
@@ -268,9 +269,12 @@ def test_a_handshake_that_fails_or_an_injection_is_421_in_place_of_a_banner(clie
 def test_a_banner_that_refuses_is_shown_and_no_mail_goes_to_it_in_clear(client: str) -> None:
     cause = "the server's side could not be made ready: its banner was a refusal"
     banner = b"554-no\r\n554 really\r\n"
-    notice, end = ended(cause, "refused")
+    notice, end = ended(cause, "server-closed", "server")
     book = Playbook(bridge(client))
     assert book >> Connected() >> Server(banner) << ToClient(banner) << DropServer() >> Client(MAIL) << notice << end
+    book = Playbook(bridge(client))
+    assert book >> Connected() >> Server(banner) << ToClient(banner) << DropServer()
+    assert book >> ClientEnds() << End("client-closed", "client", cause)
     book = Playbook(bridge(client, required=False))
     assert book >> Connected() >> Server(banner) << ToClient(banner) >> Client(b"QUIT\r\n") << ToServer(b"QUIT\r\n")
 

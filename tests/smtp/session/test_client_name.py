@@ -7,7 +7,7 @@ import pytest
 from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.events import Found, ToClient, ToServer
 from proxy.smtp.session.policy import SessionPolicy
-from tests.playbook import BANNER, Client, Connected, Playbook, Server, Wait
+from tests.playbook import BANNER, Client, Connected, Playbook, Server, Told, Wait
 
 NAME = b"printer.domain1.com"
 REPLY = b"250-mail.example.com\r\n250 HELP\r\n"
@@ -49,14 +49,32 @@ def test_a_name_that_may_be_said_is_not_touched(line: bytes) -> None:
     assert play() >> Client(line) << ToServer(line)
 
 
-def test_without_a_name_to_say_nothing_is_looked_at() -> None:
-    assert play(name=b"") >> Client(b"EHLO localhost\r\n") << ToServer(b"EHLO localhost\r\n")
+def test_without_a_name_to_say_it_is_told_once_and_goes_on_as_it_came() -> None:
+    line = b"EHLO localhost\r\n"
+    book = play(name=b"")
+    assert book
+    book.loud = True
+    assert (
+        book
+        >> Client(b"NOOP\r\n" + line)
+        << Told("client-name-invalid EHLO localhost")
+        << ToServer(b"NOOP\r\n" + line)
+        >> Server(b"250 2.0.0 Ok\r\n")
+        << ToClient(b"250 2.0.0 Ok\r\n")
+        >> Server(REPLY)
+        << Told("ehlo good")
+        << ToClient(REPLY)
+        >> Client(b"HELO again\r\n")
+        << ToServer(b"HELO again\r\n")
+    )
 
 
 def test_observe_tells_and_changes_nothing_and_off_does_neither() -> None:
     line = b"EHLO localhost\r\n"
-    told = found(b"EHLO localhost", b"EHLO localhost", repaired=False)
-    assert play("observe") >> Client(line) << told << ToServer(line)
+    book = play("observe")
+    assert book
+    book.loud = True
+    assert book >> Client(line) << Told("client-name-invalid EHLO localhost") << ToServer(line)
     assert play("off") >> Client(line) << ToServer(line)
 
 

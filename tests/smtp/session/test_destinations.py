@@ -172,7 +172,7 @@ def test_each_destination_has_its_own_memory() -> None:
     assert book >> FIRST >> ServerEnds() << NextDestination("closed before its banner")
     book.player.memory = last
     assert book >> LAST
-    assert book.session.memory is last
+    assert book.session.server.memory is last
 
 
 # -- lines before the banner -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.smtp.session.events import Action, End, ReleaseClient, ReleaseServer, ToClient, ToServer
 from proxy.smtp.session.policy import BridgePolicy, SessionPolicy
-from proxy.smtp.session.state import MAX_OWED, MAX_REPLY_LINE, MAX_WAITING
+from proxy.smtp.session.terms import MAX_OWED, MAX_REPLY_LINE, MAX_WAITING
 from tests.playbook import (
     BANNER,
     EHLO,
@@ -123,11 +123,11 @@ def test_a_reply_that_ends_in_a_line_of_many_pieces_is_over_with_it() -> None:
     start, rest = b"250-" + b"x" * 20000, b"y\r\n250 ok\r\n"
     book = asked(b"NOOP\r\n")
     assert book >> Server(start) << ToClient(start) >> Server(rest) << ToClient(rest)
-    assert not book.session.owed
+    assert not book.session.talk.owed
     start = b"250 " + b"x" * 20000
     book = asked(b"NOOP\r\n")
     assert book >> Server(start) << ToClient(start) >> Server(b"\r\n") << ToClient(b"\r\n")
-    assert not book.session.owed
+    assert not book.session.talk.owed
 
 
 def test_an_endless_answer_to_mail_lets_go() -> None:
@@ -171,7 +171,7 @@ def test_commands_that_nobody_answers_are_sent_up_to_a_limit() -> None:
     sent = sent_to_server(played(book, (Client(line * 5000) for _ in range(3))))
     assert sent == line * MAX_OWED
     assert not book.session.wants_client
-    assert len(book.session.owed) == MAX_OWED
+    assert len(book.session.talk.owed) == MAX_OWED
     actions = book.player.happens(Server(b"250 ok\r\n" * 10))
     assert sent_to_client(actions) == b"250 ok\r\n" * 10
     assert sent_to_server(actions) == line * 10

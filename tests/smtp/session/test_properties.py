@@ -22,9 +22,10 @@ from proxy.smtp.session.events import (
     ToClient,
     ToServer,
 )
+from proxy.smtp.session.parts.server import NOTHING_LEARNT
 from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
 from proxy.smtp.session.session import Session
-from proxy.smtp.session.state import MAX_OWED, NOTHING_LEARNT, Phase
+from proxy.smtp.session.terms import MAX_OWED, Phase
 from tests.playbook import (
     BANNER,
     Client,
@@ -239,8 +240,8 @@ def test_nothing_that_happens_is_an_exception_or_breaks_a_bound(
     play = player(policy, trusted=trusted, memory=memory)
     for event in [Connected(), *events]:
         play.happens(event)  # sees to the bounds, too
-        assert len(play.session.owed) <= MAX_OWED
-        assert not (play.session.phase is Phase.ENDED and play.session.owed)
+        assert len(play.session.talk.owed) <= MAX_OWED
+        assert not (play.session.phase is Phase.ENDED and play.session.talk.owed)
     assert DestinationMemory() == NOTHING_LEARNT, "what one session learns without a server, others would know"
 
 
@@ -258,9 +259,9 @@ def test_where_tls_is_required_no_mail_reaches_the_server_in_clear(
         play = player(SessionPolicy(repair=policy.repair, bridge=BridgePolicy(client, server)), trusted=trusted)
         session = play.session
         for event in [Connected(), *events]:
-            secure = session.inside_tls if client == "starttls" else session.server_tls
+            secure = session.bridge.inside_tls if client == "starttls" else session.server.tls
             actions = play.happens(event)
-            secure = secure or (session.inside_tls if client == "starttls" else session.server_tls)
+            secure = secure or (session.bridge.inside_tls if client == "starttls" else session.server.tls)
             if not secure:
                 assert b"MAIL" not in to_server(actions)
                 assert b"AUTH" not in to_server(actions)
@@ -295,7 +296,7 @@ def test_the_server_hears_what_the_client_said_and_nothing_else(events: list[Eve
         heard += to_server(play.happens(event))
         assert said.startswith(heard)
     if not play.ended:
-        assert said[len(heard) :] == play.session.client_lines.take_pending()
+        assert said[len(heard) :] == play.session.client.lines.take_pending()
 
 
 @settings(UNHURRIED, max_examples=150)
@@ -319,7 +320,7 @@ def test_where_nothing_is_changed_the_client_hears_what_the_server_said_and_a_la
         )
         assert heard[common:] == b"" or heard[: common + 400].count(b"421 4.")
     else:
-        assert said[len(heard) :] == b"".join(session.held) + session.server_lines.take_pending()
+        assert said[len(heard) :] == session.answers.held.take() + session.answers.lines.take_pending()
 
 
 @settings(UNHURRIED, max_examples=150)

@@ -185,6 +185,7 @@ def test_if_it_is_not_offered_all_goes_on_in_order_and_the_client_hears_nothing_
     assert (
         book
         >> Client(HELO + MAIL + b"RCPT ")
+        << Told("client-name-invalid HELO printer")
         << ToServer(HELO)
         >> Client(b"TO:<you@example.com>\r\n")
         >> Server(b"250 x\r\n")

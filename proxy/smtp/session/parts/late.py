@@ -16,7 +16,6 @@ An empty line answers nothing, wherever it comes; a bare `250` only where nothin
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -27,7 +26,8 @@ from proxy.smtp.reply.greeting import reads_as_greeting
 from proxy.smtp.reply.names import banner_host, folded, is_host
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
 from proxy.smtp.reply.replies import code_of
-from proxy.smtp.session.state import Reply
+from proxy.smtp.session.policy import DestinationMemory
+from proxy.smtp.session.terms import Reply
 
 MAX_RECALLED: Final = 512  # octets of a line that may be late; the same "250 2.1.0 Ok" follows most EHLO replies
 
@@ -37,12 +37,46 @@ _UNREAD: Final = RepairPolicy(mode="off")
 _NOTHING_KNOWN: Final = EhloContext()
 
 
-class Verdict(Enum):
+class Verdict:
     """What such a line is."""
 
-    REPLY = auto()
-    LATE = auto()
-    BLANK = auto()  # nothing at all, right behind the reply: removed, and no sign of more to come
+    REPLY: Final = 0
+    LATE: Final = 1
+    BLANK: Final = 2  # nothing at all, right behind the reply: removed, and no sign of more to come
+
+
+class LateLines:
+    """Whether such a line may come now, and what is known of the EHLO reply before it."""
+
+    __slots__ = ("_after_silence", "_promised", "possible")
+
+    def __init__(self) -> None:
+        self.possible = False  # an EHLO reply has ended, no other reply line has come since ...
+        self._promised = False  # ... and the last late line promised another
+        self._after_silence = False  # ... and it was taken for over after a silence
+
+    def begin(self, *, after_silence: bool) -> None:
+        """An EHLO reply was taken for over, by a silence or not."""
+        self.possible = True
+        self._promised = False
+        self._after_silence = after_silence
+
+    def end(self) -> None:
+        """Another reply has begun, or one that ends for certain."""
+        self.possible = False
+
+    def judge(self, line: bytes, kind: int | None, banner: bytes, memory: DestinationMemory, now: float) -> int:
+        """What this line is; `kind` is the reply that is owed, if any.  The memory learns of a late one."""
+        verdict = judged_late(line, kind, banner, self._promised, memory.goes_on(now))
+        if verdict == Verdict.LATE:
+            self._promised = line[3:4] == b"-"
+            memory.saw_going_on(now, after_silence=self._after_silence)
+        return verdict
+
+    @property
+    def finding(self) -> str:
+        """What a late line makes of the EHLO reply before it."""
+        return "final-line-missing" if self._after_silence else "final-line-early"
 
 
 class _Shape(NamedTuple):
@@ -62,7 +96,7 @@ def offers_trust(line: bytes) -> bool:
     return _shape(line).offers
 
 
-def judged_late(line: bytes, kind: Reply | None, banner: bytes, promised: bool, goes_on: bool) -> Verdict:
+def judged_late(line: bytes, kind: int | None, banner: bytes, promised: bool, goes_on: bool) -> int:
     """Look at a line that came before any other reply line since the EHLO reply.
 
     kind      the reply that is owed, if any

@@ -1,0 +1,395 @@
+"""What follows from each command of the client and each reply of the server, while they are read.
+
+The parts say what happened (`Answers.read`: a reply is over, nobody asked for this line, ...); here it is decided what
+is said, held back, repaired or let go because of it.  Every path ends in the parts; nothing here is called by them.
+
+One call works through `MAX_COMMANDS` commands of the client at most; `stopped` says that more could go on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from proxy.smtp.reply.repair import repair_reply
+from proxy.smtp.reply.replies import code_of, last_code_of
+from proxy.smtp.session.commands import BEFORE_TLS, verb_of
+from proxy.smtp.session.ends import Ends
+from proxy.smtp.session.errands import Errands
+from proxy.smtp.session.events import (
+    EhloReplied,
+    FinishServer,
+    ReleaseClient,
+    ReleaseServer,
+    StarttlsAnswered,
+)
+from proxy.smtp.session.parts.answers import Answers, Said
+from proxy.smtp.session.parts.bridge import Bridge
+from proxy.smtp.session.parts.client import Client
+from proxy.smtp.session.parts.owed import Owed
+from proxy.smtp.session.parts.server import Server
+from proxy.smtp.session.parts.talk import Talk
+from proxy.smtp.session.parts.times import Times
+from proxy.smtp.session.parts.trust import Trust
+from proxy.smtp.session.policy import SessionPolicy
+from proxy.smtp.session.terms import MAX_COMMANDS, Phase, Refusal, Reply
+
+KINDS: Final = {
+    b"EXPN": Reply.LISTING,
+    b"HELP": Reply.HELP,
+    b"NOOP": Reply.NOOP,
+    b"VRFY": Reply.LISTING,
+}
+GOING_ON: Final = ("final-line-early", "final-line-missing")  # findings by which a server is known to go on
+BEHIND_STARTTLS: Final = "bytes of the client behind STARTTLS, before the 220"
+NOT_TRUSTED: Final = "not available to this client"
+_LF: Final = b"\n"
+_NAME: Final = re.compile(rb"[!-~]{1,255}")  # what may stand behind EHLO; the server judges the rest
+
+
+class Dialogue:
+    """The commands and replies of one session."""
+
+    __slots__ = (
+        "_left", "_policy", "answers", "bridge", "client", "draining", "ends", "errands", "server", "stopped", "talk",
+        "times", "trust",
+    )  # fmt: skip
+
+    def __init__(self, policy: SessionPolicy, now: float, trust: Trust, session_id: str) -> None:
+        self._policy = policy
+        self._left = MAX_COMMANDS  # commands that may still be worked through in this call
+        self.trust = trust
+        self.talk = Talk(now)
+        self.client = Client()
+        self.server = Server()
+        self.answers = Answers(policy, self.talk, self.server, trust)
+        self.bridge = Bridge(policy, self.talk, self.client, self.server)
+        self.times = Times(policy, now)
+        self.ends = Ends(policy, session_id, self.talk, self.client, self.server, self.answers, self.bridge, self.times)
+        self.errands = Errands(policy, self.talk, self.client, self.server, trust, self.bridge, self.ends, self.answers)
+        self.draining = False
+        self.stopped = False
+
+    def begin(self, now: float) -> None:
+        """Something happens, and it is this late."""
+        self.talk.begin(now)
+        self._left = MAX_COMMANDS
+        self.stopped = False
+
+    # -- the client --------------------------------------------------------------------------------------------------
+
+    def _may_read(self) -> bool:
+        """Whether the client's next line may be looked at now."""
+        phase = self.talk.phase
+        if phase != Phase.COMMANDS and (
+            phase != Phase.OPENING or self.server.another_left or self._policy.bridge is not None
+        ):
+            return False
+        return self.client.is_read and not self.bridge.starttls_waits and self.talk.owed.may_follow
+
+    def read_client(self) -> None:
+        """Send on every whole line that may go."""
+        client = self.client
+        while self._may_read():
+            if not self._left:
+                self.stopped = client.closed or len(client.lines) > 0
+                return
+            line = client.next()
+            if line is None:
+                if client.closed:
+                    self._finish_server(client.lines.take_pending())
+                return
+            self._left -= 1
+            self._command(line)
+
+    def _finish_server(self, rest: bytes) -> None:
+        """The client has ended: half a line goes as it is, and then the end."""
+        must_end = self.bridge.must_end
+        if must_end is not None:
+            # the server had refused: as without a proxy, the client has heard that and closed
+            outcome = "client-closed" if must_end.outcome == "server-closed" else must_end.outcome
+            self.ends.end(outcome, "client", must_end.cause)
+            return
+        if rest and not self.bridge.tls_missing:  # half a MAIL in clear is as bad as a whole one
+            self.talk.to_server(rest)
+        self.client.finish()
+        self.times.server_spoke(self.talk.now)
+        self.talk.tell(FinishServer())
+
+    def _command(self, line: bytes) -> None:
+        """Deal with one command line."""
+        verb = verb_of(line)
+        if self.bridge.must_end is not None:
+            self.ends.refuse(self.bridge.must_end)
+        elif self.bridge.tls_missing and verb not in BEFORE_TLS:
+            self.ends.refuse(Refusal("4.7.0", "TLS is required here: use STARTTLS first", "refused", "client"))
+        elif verb == b"EHLO" or verb == b"LHLO":
+            self._greeting(Reply.EHLO, line)
+        elif verb == b"HELO":
+            self._greeting(Reply.HELO, line)
+        elif verb == b"STARTTLS":
+            self._starttls(line)
+        elif not verb:
+            if self.errands.stranger_may_go(line):
+                self._let_go(line)
+        elif verb == b"XCLIENT" or verb == b"XFORWARD":
+            if self.errands.stranger_may_go(line):
+                self.talk.ask(Reply.OTHER, line)
+        else:
+            self.talk.ask(KINDS.get(verb, Reply.OTHER), line)
+
+    def _greeting(self, kind: int, line: bytes) -> None:
+        policy = self._policy
+        line, found = self.client.greets(line, kind == Reply.EHLO, policy.client_name, policy.repair.mode)
+        if found is not None:
+            self.talk.tell_once(found)
+        self.talk.ask(kind, line)
+
+    def _let_go(self, line: bytes) -> None:
+        """An unknown command: it and all that follows goes on unread."""
+        client = self.client
+        client.release()
+        self.talk.to_server(line + client.lines.take_pending())
+        self.talk.tell(ReleaseClient())
+        self.talk.owed.add(Reply.UNREAD, self.talk.now)
+        if client.closed:
+            self.talk.tell(FinishServer())
+        self._let_server_go()
+
+    def _let_server_go(self) -> None:
+        """Let go of the server's direction too, if nothing is owed any more that has to be read.
+
+        After an EHLO reply one more reply line is looked at: were it a late line of that EHLO reply, the client would
+        take it for the answer to MAIL, and the answer to MAIL for that to RCPT.
+        """
+        owed = self.talk.owed.first
+        late = self.answers.late.possible and self._policy.repair.mode == "repair"
+        if owed is not None and owed.kind == Reply.UNREAD and not late:
+            self._release_server()
+
+    def _release_server(self) -> None:
+        """Hand the server's direction over: what is here goes first, the rest is never read."""
+        rest = self.answers.release()
+        if rest:
+            self.talk.to_client(rest)
+        self.talk.enter(Phase.RELEASED)
+        self.talk.tell(ReleaseServer(False))
+
+    def first_byte_of_tls(self) -> None:
+        """The client has answered the 220: both directions are the peers' own."""
+        self.client.release()
+        self.answers.release()
+        self.talk.enter(Phase.RELEASED)
+        self.talk.tell(ReleaseClient())
+        self.talk.tell(ReleaseServer(True))
+        if self.client.closed:
+            self.talk.tell(FinishServer())
+
+    # -- the server --------------------------------------------------------------------------------------------------
+
+    def read_server(self) -> None:
+        """Take in all that is there, and do what follows from it."""
+        talk = self.talk
+        answers = self.answers
+        while (talk.phase == Phase.COMMANDS or talk.phase == Phase.OPENING) and not answers.released:
+            said = answers.read()
+            if said == Said.NOTHING:
+                return
+            self.follow(said)
+
+    def follow(self, said: int) -> None:
+        """Do what follows from what the server has said."""
+        answers = self.answers
+        if said == Said.REPLY:
+            owed = answers.over
+            assert owed is not None
+            self._reply_over(owed)
+        elif said == Said.EHLO or said == Said.EHLO_BY_SILENCE:
+            self.ehlo_over(said == Said.EHLO_BY_SILENCE)
+        elif said == Said.EHLO_TOO_LONG:
+            self._ehlo_too_long()
+        elif said == Said.FIRST_UNREAD:
+            self._release_server()
+        elif said == Said.STRANGER:
+            self.errands.refuse_stranger()
+        elif said != Said.NOTHING:
+            refusal = answers.refusal
+            assert refusal is not None
+            if said == Said.NO_BANNER:
+                self.ends.no_banner(refusal)
+            else:
+                self.ends.refuse(refusal)
+
+    def _reply_over(self, owed: Owed) -> None:
+        """The reply that was owed first is over."""
+        kind = owed.kind
+        if kind == Reply.BANNER:
+            self.talk.owed.begin_at(self.talk.now)
+            self.talk.enter(Phase.COMMANDS)
+            if owed.private:
+                self.ends.refuse(self.bridge.banner_held(self.answers.held.take()))
+        elif kind == Reply.STARTTLS:
+            self._starttls_over(owed.private)
+        elif owed.private:
+            self.errands.private_over(kind)
+        elif kind == Reply.UNREPAIRED:
+            self.errands.offers_read(False)
+        elif kind == Reply.HELO:
+            self.client.greeting_taken(self.server.last_code)
+        if self.server.last_code == 221 and not owed.private:
+            self.server.said_goodbye()
+        self.times.client_may_speak(self.talk.now)
+        self.after_reply()
+
+    def after_reply(self) -> None:
+        """A reply is through: let go, drain, or go on with what was held behind it."""
+        client = self.client
+        if client.released:
+            self._let_server_go()
+        elif client.waiting is not None:
+            if not self.bridge.reopening:
+                self._go_on_waiting()
+        elif self.draining and self.ends.may_speak:
+            self.ends.stop()
+        elif self.bridge.starttls_waits:
+            self._answer_starttls()
+            self.read_client()
+        elif len(client.lines) or client.closed:
+            self.read_client()
+
+    def _go_on_waiting(self) -> None:
+        """Deal with the command that waits, if it is known by now what the server offers; else ask."""
+        if len(self.talk.owed) or self.trust.asking or self.talk.phase != Phase.COMMANDS:
+            return
+        self._command(self.client.take_waiting())
+        self.read_client()
+
+    # -- EHLO --------------------------------------------------------------------------------------------------------
+
+    def ehlo_over(self, by_silence: bool) -> None:
+        """An EHLO reply is over: judge it, repair it, show it in one write."""
+        talk, server, answers = self.talk, self.server, self.answers
+        owed = talk.owed.first
+        assert owed is not None
+        talk.owed.first_is_over()
+        raw = answers.held.take()
+        server.said(last_code_of(raw))
+        result = repair_reply(
+            raw, self._policy.repair, self.bridge.context(self.trust.may_see), unterminated=by_silence
+        )
+        if result.refused:
+            answers.late.end()
+        else:
+            answers.late.begin(after_silence=by_silence)
+        self.times.client_may_speak(talk.now)
+        for finding in result.findings:
+            if finding.id in GOING_ON:
+                server.memory.saw_going_on(talk.now)
+        if owed.private:
+            self.errands.private_ehlo(result)
+        elif not self.errands.says_xclient(result):
+            talk.tell(EhloReplied(result, talk.now - owed.at, self.bridge.inside_tls))
+            if self.errands.stranger_offered(result):
+                return
+            if server.last_code == 221:
+                server.said_goodbye()
+            talk.to_client(result.reply)
+        self.after_reply()
+
+    def _ehlo_too_long(self) -> None:
+        """`reply-too-long`: it goes as it comes, up to the first final line."""
+        talk = self.talk
+        owed = talk.owed.first
+        assert owed is not None
+        if owed.private:
+            self.ends.refuse(Refusal("4.4.2", "its EHLO reply is too long", "error", "server"))
+            return
+        raw = self.answers.held.take()
+        result = repair_reply(raw, self._policy.repair, self.bridge.context(self.trust.may_see))
+        talk.tell(EhloReplied(result, talk.now - owed.at, self.bridge.inside_tls))
+        if not self.errands.stranger_offered(result):
+            self.trust.read_in_part()
+            self.follow(self.answers.passes_unrepaired(raw))
+
+    # -- STARTTLS ----------------------------------------------------------------------------------------------------
+
+    def _starttls(self, line: bytes) -> None:
+        bridge = self.bridge
+        if not bridge.answers_starttls:
+            # In bridge mode this is a letting go; in pass-through what is offered inside TLS can't be known before.
+            if self._policy.bridge is None or self.errands.stranger_may_go(line):
+                self.talk.ask(Reply.STARTTLS, line)
+        elif bridge.asks_starttls:
+            self.talk.ask(Reply.STARTTLS, line)
+        else:
+            self._answer_starttls()
+
+    def _answer_starttls(self) -> None:
+        """The server's side has met its policy before its banner was shown: answer in its turn."""
+        if self.bridge.waits_to_answer():
+            return
+        if len(self.client.lines):
+            self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
+        elif len(self.answers.lines):
+            self.ends.injected("starttls-response-injection", "bytes of the server that answer nothing, before the 220")
+        else:
+            self.bridge.accept_client()
+
+    def _starttls_over(self, private: bool) -> None:
+        """The reply to STARTTLS is over: TLS, a refusal, or bytes where RFC 3207 allows none."""
+        lines = self.answers.held.take()
+        ours = private or self.bridge.answers_starttls
+        # Clients go by the first code or by the last.
+        if self.server.last_code != 220 and code_of(lines) != 220:
+            if not ours:
+                self.talk.tell(StarttlsAnswered("refused"))
+                self.talk.to_client(lines)
+                return
+            self._bridge_refused(lines, private)
+        elif len(self.answers.lines):
+            self.ends.injected("starttls-response-injection", "bytes of the server behind its 220 to STARTTLS")
+        elif len(self.client.lines) and not private:
+            self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
+        elif ours:
+            self.bridge.secure_server()
+        else:
+            self.talk.to_client(lines)
+            self.talk.enter(Phase.HELLO)
+            self.talk.tell(StarttlsAnswered("accepted"))
+            if self.client.closed:
+                self.first_byte_of_tls()
+
+    def _bridge_refused(self, lines: bytes, private: bool) -> None:
+        """The server will not have TLS with the proxy: 454, and then clear only where the operator allows it."""
+        cause = f"the server refused STARTTLS: {lines.split(_LF, 1)[0].strip().decode('latin-1')}"
+        self.talk.tell(StarttlsAnswered("refused"))
+        refusal = self.bridge.starttls_refused(cause, private)
+        if refusal is not None or private:
+            self.ends.refuse(refusal)
+        else:
+            self.ends.say_454(cause)
+            if not self.draining:
+                self.errands.open_afresh()  # in clear: the server has been told of TLS on this one
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The service stops: end the session at the first place where a line may be said, if it has not let go."""
+        self.draining = True
+        phase = self.talk.phase
+        unseen = phase == Phase.CONNECTING or (phase == Phase.OPENING and not self.server.shown)
+        if unseen or self.ends.may_speak:
+            self.ends.stop()
+
+    def server_lost(self, reset: bool) -> None:
+        """Nothing more comes from the server: deliver an EHLO reply that was whole and only waited, and end."""
+        answers, owed = self.answers, self.talk.owed.first
+        if owed is None or owed.private or not answers.held.is_whole:
+            rest = answers.cut_off()
+        else:
+            rest = answers.lines.take_pending()
+            self.ehlo_over(False)
+            if self._policy.repair.mode == "repair":
+                rest = b""
+        if self.talk.phase != Phase.ENDED:
+            self.ends.server_lost(rest, reset)

@@ -1,0 +1,108 @@
+"""The client: what it has said that waits, and by which name it greets.
+
+Every byte of it is in `lines` until it goes on; `waiting` is one command that was taken from there and waits for an
+answer of the server's to the proxy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.smtp.lines import LineBuffer
+from proxy.smtp.reply.names import is_full_name
+from proxy.smtp.session.commands import MAX_COMMAND, argument_of
+from proxy.smtp.session.events import Found
+from proxy.smtp.session.terms import MAX_WAITING
+
+_LINE_END: Final = b"\r\n"
+
+
+class Client:
+    """What is known of the client."""
+
+    __slots__ = ("closed", "ehlo", "finished", "greeted_ok", "greeting", "lines", "name", "released", "waiting")
+
+    def __init__(self) -> None:
+        self.lines = LineBuffer(MAX_COMMAND)
+        self.waiting: bytes | None = None
+        self.name = b""  # the argument of its last EHLO or HELO, as it said it
+        self.ehlo = b""  # its last EHLO line as it went on, for repeating it
+        self.greeting = b""  # its last EHLO or HELO line as it went on
+        self.greeted_ok = False  # that was a HELO, and answered 2xx
+        self.closed = False  # it has said its last; what it said before may still wait
+        self.finished = False  # ... and all that has gone on, and the server was told; only replies may come
+        self.released = False  # what it says is not read any more
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its next command may be looked at, as far as it goes by the client."""
+        return not self.released and not self.finished and self.waiting is None
+
+    @property
+    def has_room(self) -> bool:
+        """False while so much waits that the edge should stop reading."""
+        return len(self.lines) <= MAX_WAITING
+
+    def next(self) -> bytes | None:
+        """Its next command line, or so much of one without an end that it is an unknown command."""
+        line = self.lines.next()
+        if line is None and self.lines.overlong:
+            return self.lines.take_pending()
+        return line
+
+    # -- its name ----------------------------------------------------------------------------------------------------
+
+    def greets(self, line: bytes, is_ehlo: bool, name: bytes, mode: str) -> tuple[bytes, Found | None]:
+        """An EHLO or HELO line as it goes on, and what is to be told of it.
+
+        `name`: what goes on in place of one that RFC 5321 does not allow, in this `mode` of repair; empty: nothing.
+        """
+        self.name = argument_of(line)
+        found: Found | None = None
+        if mode != "off" and not is_full_name(self.name):
+            before = line.rstrip(_LINE_END)
+            repaired = name != b"" and mode == "repair"
+            if repaired:
+                end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+                line = line.split(None, 1)[0] + b" " + name + end
+            found = Found("client-name-invalid", (before,), repaired, (line.rstrip(_LINE_END),), "client")
+        self.greeting = line
+        self.greeted_ok = False
+        if is_ehlo:
+            self.ehlo = line
+        return line, found
+
+    def greeting_taken(self, code: int) -> None:
+        """Its HELO was answered."""
+        self.greeted_ok = 200 <= code < 300
+
+    def begins_afresh(self) -> None:
+        """It is inside TLS: what it said before counts no more (RFC 3207 4.2)."""
+        self.name = self.greeting = self.ehlo = b""
+        self.greeted_ok = False
+
+    # -- its commands ------------------------------------------------------------------------------------------------
+
+    def waits_with(self, line: bytes) -> None:
+        """This command waits until it is known what the server offers."""
+        self.waiting = line
+
+    def take_waiting(self) -> bytes:
+        """It may go on."""
+        line, self.waiting = self.waiting, None
+        assert line is not None
+        return line
+
+    # -- its end -----------------------------------------------------------------------------------------------------
+
+    def ended(self) -> None:
+        """Nothing more comes."""
+        self.closed = True
+
+    def finish(self) -> None:
+        """All that it said has gone on."""
+        self.finished = True
+
+    def release(self) -> None:
+        """What follows is not read."""
+        self.released = True
