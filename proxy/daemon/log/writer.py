@@ -16,6 +16,9 @@ gets through afterwards is one that says how many.
 A line that was begun is always finished before the next one.  Several processes on one pipe (workers) keep their
 lines apart only up to PIPE_BUF bytes: `max_line` says so, and the log cuts its events to it.
 
+Why not a library: the handlers of logging and Twisted's file observers write to the descriptor as it is, and wait; a
+thread that waits in their stead (logging's QueueListener) can't be given up at the end while nobody reads.
+
 Nothing here raises for what the other end does; a closed reader (EPIPE) counts as lost.
 """
 

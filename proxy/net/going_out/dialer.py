@@ -12,6 +12,9 @@ to be of no use (a 4xx banner, none at all).
 
 For a route with one address, the ordinary case, a dial is one socket and one entry in `Deadlines`, with no Deferred.
 
+Why not Twisted's HostnameEndpoint: behind an address that refuses, the next one still waits for its 300 ms; of several
+addresses it tells one's failure; and it connects a transport of the reactor, where sessions have sockets of the poller.
+
 What is told to the owner when nothing can be reached: 4.4.1 when a host did not answer or may not be connected, 4.4.6
 when the way leads back to this proxy, 4.4.3 when no name could be resolved; of several the first of these.  Faults of
 our own host (no descriptors, no local ports, no source address) are not held against a destination.

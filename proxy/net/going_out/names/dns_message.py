@@ -5,8 +5,9 @@ that bytes with a wrong number cost nothing.  What follows is bounded: names of 
 compression pointers that lead backwards only (4.1.4: "a prior occurrence"), `MAX_RECORDS` records.  What does not fit
 ends the reading; what was read before it is given back.
 
-Why not a library: twisted.names reads a whole message, along pointers without end (28 kB took 5 s), before its number
-can be looked at, and dnspython would be a dependency for these hundred lines.
+Why not a library: twisted.names reads a message to its end before it looks at the number, does not compare the
+question, and logs what it can't read, so that anybody can write our log; dnspython, a dependency for these hundred
+lines, also judges only what it has read whole.
 """
 
 from __future__ import annotations

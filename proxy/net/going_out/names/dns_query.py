@@ -8,6 +8,9 @@ A server that does not answer within `RETRY_AFTER` seconds, refuses the port, or
 (SERVFAIL, REFUSED, ...) is left for the next; after the last the round begins again until the time is over.  A round of
 failures only is a failure at once.
 
+Why not twisted.names.client: the first answer with the right number from the right address is its last word, also when
+that server only says that it fails; and it reads messages as told in `dns_message`.
+
 Left to others: caching, /etc/hosts, search domains and what an answer means (`proxy.net.going_out.names.resolver`).
 """
 

@@ -1,6 +1,9 @@
 """The host's own words on names: /etc/hosts and /etc/resolv.conf, read again when they change.
 
 What can't be read or understood is passed over, as the C library does: hosts(5), resolv.conf(5).
+
+Why not twisted.names: its hosts reads the whole file for each name, on the way of a session, and its client reads the
+search domains and never looks there.
 """
 
 from __future__ import annotations
