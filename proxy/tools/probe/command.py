@@ -9,7 +9,11 @@ several targets the worst counts.  As `nagios` it is a plugin's: 0, 1 for findin
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
@@ -27,6 +31,8 @@ from proxy.tools.probe.verdict import Result, result_of
 from proxy.tools.probe.wire import NoAnswer, addresses
 
 DNS_TIMEOUT = 5.0  # seconds for TLSA, whatever `timeout` allows
+AT_ONCE = 8  # targets; the addresses of one are asked one after the other, as they may be one host
+WIDTH = 78  # of the line that says what is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +47,38 @@ class ProbeOptions:
 
 
 class _Waiting:
-    """On a terminal, one line that says what is waited for; elsewhere nothing."""
+    """On a terminal, one line that says what is waited for, and for longest; elsewhere nothing."""
 
-    def __init__(self, err: TextIO) -> None:
+    def __init__(self, err: TextIO, targets: int = 1) -> None:
         self._err = err if err.isatty() else None
-        self._words = ""
-        self._since = time.monotonic()
+        self._targets = targets
+        self._left = targets
+        self._steps: dict[object, tuple[float, str]] = {}  # by target: since when, and what
+        self._lock = threading.Lock()
 
     def at(self, target: Target, address: str) -> Progress:
         """A function that takes the step that begins, or "" while it goes on."""
 
         def step(name: str) -> None:
-            if name:
-                self._words = f"{target.label}, {address}: {name}"
-                self._since = time.monotonic()
-            self.say(f"{self._words} ... {time.monotonic() - self._since:.0f} s")
+            with self._lock:
+                if name:
+                    self._steps[id(target)] = (time.monotonic(), f"{target.label}, {address}: {name}")
+                since, words = min(self._steps.values())
+                left = f"{self._left} of {self._targets} to go; " if self._targets > 1 else ""
+                self._say(f"{left}{words} ... {time.monotonic() - since:.0f} s")
 
         return step
 
-    def say(self, words: str = "") -> None:
+    def over(self, target: Target) -> None:
+        """Nothing is waited for there any more."""
+        with self._lock:
+            self._left -= 1
+            self._steps.pop(id(target), None)
+            self._say("")
+
+    def _say(self, words: str) -> None:
         if self._err is not None:
-            self._err.write(f"\r\x1b[2K{words[:78]}")
+            self._err.write(f"\r\x1b[2K{words[:WIDTH]}")
             self._err.flush()
 
 
@@ -81,9 +98,7 @@ def run(options: ProbeOptions, out: TextIO, err: TextIO) -> int:
     if untrusted := _trust_problem(targets):
         print(f"ehlo-proxy probe: {untrusted}", file=err)
         return usage
-    waiting = _Waiting(err)
-    results = [probe(target, servers, waiting) for target in targets]
-    waiting.say()
+    results = _probe_all(targets, servers, _Waiting(err, len(targets)))
     now = datetime.now(UTC)
     if options.format == "json":
         print(formats.as_json(results, now), file=out)
@@ -132,6 +147,33 @@ def _tell_problems(options: ProbeOptions, results: list[Result], err: TextIO) ->
             name = "" if len(results) == 1 else f"{result.target.label}: "
             problems = dict.fromkeys(seen.problem for seen, _ in result.addresses)
             print(f"ehlo-proxy probe: {name}{'; '.join(problems)}", file=err)
+
+
+def _probe_all(targets: Sequence[Target], servers: list[Server], waiting: _Waiting) -> list[Result]:
+    """Every target, `AT_ONCE` at a time, in their order: a dead one costs its own time-outs only."""
+    results: dict[int, Result] = {}
+    failures: list[BaseException] = []
+    todo = deque(enumerate(targets))
+
+    def work() -> None:
+        with suppress(IndexError):  # nothing is left to do
+            while not failures:
+                number, target = todo.popleft()
+                try:
+                    results[number] = probe(target, servers, waiting)
+                except BaseException as ours:
+                    failures.append(ours)
+                waiting.over(target)
+
+    # Threads that do not keep the process: an interrupt ends all of it at once.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(AT_ONCE, len(targets)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(targets))]
 
 
 def probe(target: Target, servers: list[Server] | None = None, waiting: _Waiting | None = None) -> Result:

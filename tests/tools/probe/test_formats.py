@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,9 @@ from proxy.tools.probe.names import Dane, Tlsa
 from proxy.tools.probe.seen import Asked, Target
 from proxy.tools.probe.targets import of_destination
 from proxy.tools.probe.verdict import _name_to_verify
+from tests.loopback import wait_until
+from tests.proxy_process import allowed
+from tests.scripted import Peer, ScriptedServer
 from tests.tools.probe.conftest import Simulated
 from tests.tools.probe.looked import NOW, look
 from tests.tools.probe.test_names import answering, name_server
@@ -159,6 +164,45 @@ def test_a_terminal_shows_what_is_waited_for(simulated: Simulated) -> None:
     assert command.run(command.ProbeOptions(server), out, err) == 0
     assert ": handshake ... 0 s" in err.getvalue()
     assert err.getvalue().endswith("\r\x1b[2K")
+
+
+def routes(ports: list[int]) -> str:
+    """A configuration with a route to each."""
+    return "".join(
+        f'[[route]]\nname = "r{number}"\nlisten = ["127.0.0.1:{2500 + number}"]\ndestination = ["127.0.0.1:{port}"]\n'
+        for number, port in enumerate(ports)
+    )
+
+
+def silent(peer: Peer) -> None:
+    peer.rest(30)
+
+
+def test_several_targets_are_asked_side_by_side_and_told_in_their_order(simulated: Simulated, tmp_path: Path) -> None:
+    """Silent ones cost their time-out once, not each."""
+    config = tmp_path / "proxy.toml"
+    with ScriptedServer(silent) as server:
+        config.write_text(routes([server.port] * 6 + [simulated.ports["none"], simulated.ports["greeting-not-first"]]))
+        begun = time.monotonic()
+        done = probe("--config", str(config), "--format", "json")
+        assert time.monotonic() - begun < allowed(6)
+    told = json.loads(done.stdout)["targets"]
+    assert done.returncode == 3
+    assert [each["route"] for each in told] == [f"r{number}" for number in range(8)]
+    assert [each["verdict"] for each in told] == [None] * 6 + ["none", "passthrough"]
+    assert done.stderr.count("did not come") == 6
+
+
+def test_an_interrupt_ends_all_of_them_at_once(tmp_path: Path) -> None:
+    with ScriptedServer(silent) as server:
+        config = tmp_path / "proxy.toml"
+        config.write_text(routes([server.port] * 3))
+        command = [sys.executable, "-m", "proxy", "probe", "--config", str(config)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            wait_until(lambda: server.connections >= 3, 20, "three connections")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == 130
+            assert process.communicate() == (b"", b"")
 
 
 def test_tlsa_records_are_told_and_change_nothing(simulated: Simulated) -> None:
