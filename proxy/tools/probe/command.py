@@ -59,10 +59,12 @@ class _Waiting:
     def at(self, target: Target, address: str) -> Progress:
         """A function that takes the step that begins, or "" while it goes on."""
 
+        where = target.label if address == target.host else f"{target.label}, {address}"
+
         def step(name: str) -> None:
             with self._lock:
                 if name:
-                    self._steps[id(target)] = (time.monotonic(), f"{target.label}, {address}: {name}")
+                    self._steps[id(target)] = (time.monotonic(), f"{where}: {name}")
                 since, words = min(self._steps.values())
                 left = f"{self._left} of {self._targets} to go; " if self._targets > 1 else ""
                 self._say(f"{left}{words} ... {time.monotonic() - since:.0f} s")

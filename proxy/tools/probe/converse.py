@@ -226,7 +226,7 @@ class _Talk:
     def _connection(self, step: str = "") -> Iterator[Wire]:
         seen, target = self._seen, self._target
         started = time.monotonic()
-        self._step(step or "connect")
+        self._progress(step or "connect")
         sock = connect(seen.address, target.port, self._timeout, target.source)
         seen.steps.setdefault("connect", time.monotonic() - started)
         seen.ehlo_name = self._name or own_name(sock)
@@ -239,7 +239,7 @@ class _Talk:
     def _banner(self, wire: Wire) -> None:
         seen = self._seen
         try:
-            with self._timed("banner"):
+            with self._timed("banner", wire):
                 before = split_before_banner(wire.banner())
         except NoAnswer as problem:
             if problem.kind != "silence" or self._target.implicit_tls:
@@ -256,7 +256,7 @@ class _Talk:
         """EHLO and what the reply says; a refusal is looked into.  Raises NoAnswer."""
         seen = self._seen
         try:
-            with self._timed(step):
+            with self._timed(step, wire):
                 reply = self._say_ehlo(wire, inside_tls)
         except NoAnswer as problem:
             if problem.kind not in ("end", "reset") or inside_tls:
@@ -297,7 +297,7 @@ class _Talk:
         seen = self._seen
         wire.say(b"STARTTLS")
         try:
-            with self._timed("starttls"):
+            with self._timed("starttls", wire):
                 reply = seen.starttls_reply = wire.reply("STARTTLS")
         except NoAnswer as problem:
             seen.starttls_ended = str(problem)
@@ -324,7 +324,7 @@ class _Talk:
         channel = TlsChannel.towards_server(context, wire.sock, name)
         octets = hello_size(context, channel.connection.get_servername() or b"")
         kind = result = ""
-        with self._timed(step or "handshake", keep=bool(step)):
+        with self._timed(step):
             try:
                 wire.start_tls(channel, self._timeout)
             except NoAnswer as problem:
@@ -358,18 +358,18 @@ class _Talk:
     def _note(self, finding_id: str, message: str) -> None:
         self._seen.dialogue.append(dialogue_finding(finding_id, message))
 
-    def _step(self, step: str) -> None:
-        self._progress(step)
-
     @contextmanager
-    def _timed(self, step: str, keep: bool = True) -> Iterator[None]:
-        self._step(step)
+    def _timed(self, step: str, wire: Wire | None = None) -> Iterator[None]:
+        """Tell that the step begins, and keep how long it took, up to the last bytes on the wire; "": neither."""
+        if step:
+            self._progress(step)
         started = time.monotonic()
         try:
             yield
         finally:
-            if keep:
-                self._seen.steps[step] = time.monotonic() - started
+            ended = wire.heard_at if wire is not None and wire.heard_at > started else time.monotonic()
+            if step:
+                self._seen.steps[step] = ended - started
 
 
 def own_name(sock: socket.socket) -> str:

@@ -41,7 +41,9 @@ def show(results: Sequence[Result], now: datetime, out: TextIO) -> None:
         print(style("bold", "All targets"), file=out)
         for result in results:
             told = result.worst[1].verdict or "no answer"
-            print(f"  {_coloured(style, result.worst[1], told)}  {printable(result.target.label)}", file=out)
+            route = f", route {result.target.route}" if result.target.route else ""
+            shown = _coloured(style, result.worst[1], f"{told:<11}")
+            print(f"  {shown} {printable(result.target.label + route)}", file=out)
 
 
 def report(result: Result, style: Style, now: datetime) -> Iterator[str]:
@@ -165,7 +167,9 @@ def _reply(style: Style, reply: Judged, inside_tls: bool = False) -> Iterator[st
         return
     for finding in findings:
         yield ""
-        if finding.repaired:
+        if finding.id == "xclient-offered":
+            done = "reported; a session that shows it is ended, unless the client is trusted or `xclient = true`"
+        elif finding.repaired:
             done = "repaired, in bridge mode" if inside_tls else "repaired"
         else:
             done = "left as it is, unless `strict = true`" if finding in strict_only else "reported, not changed"
@@ -191,7 +195,7 @@ def _finding(style: Style, finding: Finding, done: str) -> Iterator[str]:
     yield style("bad" if finding.repaired else "changed", f"  {finding.id}") + f", {where}{clause}"
     yield from _filled(printable(finding.message), "    ")
     yield from _filled(f"Who breaks on it: {FINDINGS[finding.id].breaks}", "    ")
-    yield f"    By the proxy: {done}"
+    yield from _filled(f"By the proxy: {done}", "    ")
 
 
 def _handshake(seen: Seen, style: Style, title: str) -> Iterator[str]:

@@ -53,7 +53,6 @@ class EhloHeard:
 
     raw: bytes
     unterminated: bool
-    seconds: float
 
 
 def addresses(host: str, port: int) -> list[str]:
@@ -99,6 +98,9 @@ class Wire:
         self._lines = LineBuffer(MAX_LINE)
         self._ended = False
         self._spoiled = False  # a handshake was begun and not ended
+        self.heard_at = (
+            0.0  # when the last bytes came: behind a reply more is waited for, which is none of the server's
+        )
 
     @property
     def sock(self) -> socket.socket:
@@ -164,9 +166,8 @@ class Wire:
 
     def ehlo_reply(self, banner: bytes) -> EhloHeard:
         """The reply to the EHLO that was just said; `banner` is the server's 220 line."""
-        begun = time.monotonic()
         progress = ReplyProgress(banner)
-        deadline = begun + self._timeout
+        deadline = time.monotonic() + self._timeout
         any_250 = False
         patience = min(UNTERMINATED_AFTER, self._timeout)
         while progress.size < MAX_REPLY:
@@ -185,8 +186,8 @@ class Wire:
             if self._ended or not progress.lines:
                 raise self._cut_off("the EHLO reply", raw)
             rest = self._lines.take_pending()
-            return EhloHeard(raw + rest, True, time.monotonic() - begun)
-        return EhloHeard(raw, False, time.monotonic() - begun)
+            return EhloHeard(raw + rest, True)
+        return EhloHeard(raw, False)
 
     def behind(self) -> bytes:
         """What the server has sent behind its last reply; a moment is waited for it."""
@@ -234,9 +235,10 @@ class Wire:
     def _receive(self) -> bytes | None:
         """Bytes; empty at the end; None when there are none yet."""
         try:
-            if self._channel is not None:
-                return self._channel.recv(RECV)
-            return self._sock.recv(RECV)
+            data = self._channel.recv(RECV) if self._channel is not None else self._sock.recv(RECV)
+            if data:
+                self.heard_at = time.monotonic()
+            return data
         except BlockingIOError:
             return None
         except (OSError, TlsProblem) as error:
