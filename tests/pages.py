@@ -33,7 +33,8 @@ class Block:
     def commands(self) -> list[str]:
         """Its lines that are typed, without prompts and comments."""
         if self.language == "console":
-            return [line[2:] for line in self.text.splitlines() if line[:2] in ("$ ", "# ")]
+            typed = [line[2:] for line in self.text.splitlines() if line[:2] in ("$ ", "# ")]
+            return [line for line in typed if not line.startswith("untried: ")]
         lines = re.sub(r"\\\n *", "", self.text).splitlines()
         return [re.sub(r"  +# .*", "", line) for line in lines if line and not line.startswith("# ")]
 

@@ -5,6 +5,7 @@ buildah builds and runs it in a chroot of its own, which also works where contai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 
 from proxy import __version__
 from tests.loopback import TOP, free_port, wait_until
-from tests.scripted import Mailbox, ScriptedServer, connect, send_mail
+from tests.scripted import Mailbox, ScriptedServer, begin_message, connect, greet, send_mail
 from tests.systemd.test_package import build
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.alone]
@@ -67,6 +68,25 @@ def inside(container: str, *command: str, options: tuple[str, ...] = ()) -> subp
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def running(container: str, settings: Path) -> Iterator[subprocess.Popen[str]]:
+    """The image's own command with these settings mounted; it is ready."""
+    process = subprocess.Popen(
+        ["buildah", "run", "--isolation=chroot", f"--volume={settings}:/etc/ehlo-proxy/ehlo-proxy.toml:ro",
+         container, "--", *PROGRAM, "run"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        assert re.search(r"\bready ", line), line
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stderr.close()
+
+
 def test_it_is_small_and_has_the_program_and_no_shell(container: str) -> None:
     (image,) = json.loads(buildah("images", "--json", "localhost/ehlo-proxy-test"))
     number, unit = image["size"].split()
@@ -85,26 +105,45 @@ def test_a_mail_goes_through_it_with_settings_from_a_file_and_sigterm_ends_it(co
     with ScriptedServer(Mailbox()) as server:
         file = tmp_path / "ehlo-proxy.toml"
         file.write_text(f'[[route]]\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{server.port}"]\n')
-        process = subprocess.Popen(
-            ["buildah", "run", "--isolation=chroot", f"--volume={file}:/etc/ehlo-proxy/ehlo-proxy.toml:ro",
-             container, "--", *PROGRAM, "run"],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            assert re.search(r"\bready ", line), line
+        with running(container, file) as process:
             with connect(port) as client:
                 assert send_mail(client)[:3] == b"250"
             (proxy,) = wait_until(lambda: listening(port), 5, "the proxy's process")
             os.kill(proxy, signal.SIGTERM)
             assert process.wait(20) == 0
-            assert "stopped" in process.stderr.read()
-        finally:
-            process.kill()
-            process.wait(10)
             assert process.stderr is not None
-            process.stderr.close()
+            assert "stopped" in process.stderr.read()
+
+
+def test_its_health_is_asked_of_the_proxy_that_accepts_and_of_none_that_drains(container: str, tmp_path: Path) -> None:
+    (image,) = json.loads(f"[{buildah('inspect', '--type=image', 'localhost/ehlo-proxy-test')}]")
+    check = image["Docker"]["config"]["Healthcheck"]["Test"]
+    assert check[0] == "CMD"
+
+    def health() -> int:
+        return inside(container, *check[1:]).returncode
+
+    assert health() != 0, "nobody is there"
+    port = free_port()
+    with ScriptedServer(Mailbox()) as server:
+        file = tmp_path / "ehlo-proxy.toml"
+        file.write_text(
+            f'[admin]\nhealth_listen = "127.0.0.1:9926"\n'
+            f'[[route]]\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{server.port}"]\n'
+        )
+        with running(container, file) as process:
+            assert health() == 0
+            with connect(port) as client:
+                greet(client)
+                begin_message(client)
+                (proxy,) = wait_until(lambda: listening(port), 5, "the proxy's process")
+                os.kill(proxy, signal.SIGTERM)
+                wait_until(lambda: not listening(port), 5, "it accepts no more")
+                assert process.poll() is None, "a message is under way"
+                assert health() != 0
+                assert client.say(b"hello\r\n.")[:3] == b"250"
+            assert process.wait(20) == 0
+        assert health() != 0
 
 
 def listening(port: int) -> list[int]:
