@@ -1,7 +1,7 @@
 """Every command in README and docs/ is run by a test, or says where it stands that it is untried.
 
-`RUN` names for each block who runs it: a test here, or another. A new block that nobody runs fails, as does an entry
-whose block or test is gone. What is run here is run as it stands, but for addresses, ports and spans of time, which are
+`tests.pages.RUN` names for each block who runs it: a test here, or another; tests/test_readme.py sees that every block
+is in it or marked. What is run here is run as it stands, but for addresses, ports and spans of time, which are
 put in by `put`, and must be there to be replaced.
 """
 
@@ -21,50 +21,9 @@ import pytest
 
 from proxy.cli_arguments import parse
 from tests.loopback import free_port, wait_until
-from tests.pages import COMMANDS, OTHERS, PAGES, TOP, Block, block, blocks
+from tests.pages import PAGES, TOP, Block, block
 from tests.scripted import Mailbox, ScriptedServer, connect, send_mail
 
-HERE = "tests/test_commands.py"
-INSTALL = "tests/systemd/test_install.py::test_from_nothing_to_a_running_service_and_on_to_all_its_kinds"
-RUN = {
-    ("README.md", "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/ehlo-proxy demo"): (
-        f"{HERE}::test_the_first_command_of_the_readme_shows_the_demo"
-    ),
-    ("README.md", "tests/run"): ".ci/run",
-    ("README.md", ".venv/bin/ehlo-proxy probe mail.domain1.com"): f"{HERE}::test_the_probe_of_the_readme",
-    ("README.md", ".venv/bin/ehlo-proxy run --listen 0.0.0.0:2525 --destination 192.0.2.10 --allow 198.51.100.40"): (
-        f"{HERE}::test_the_first_try_of_the_readme"
-    ),
-    ("README.md", "ehlo-proxy check"): "tests/systemd/test_package.py::test_from_install_to_a_mail_as_the_readme_says",
-    ("docs/install.md", "apt-get install -y python3-venv"): (
-        "tests/systemd/test_package.py::test_from_install_to_a_mail_as_the_readme_says"
-    ),
-    ("docs/install.md", "VERSION=1.0.0"): INSTALL,
-    ("docs/install.md", "mkdir -p /etc/ehlo-proxy"): INSTALL,
-    ("docs/install.md", "cp systemd/ehlo-proxy.service /etc/systemd/system/"): INSTALL,
-    ("docs/install.md", "systemctl reload ehlo-proxy"): INSTALL,
-    (
-        "docs/install.md",
-        "cp systemd/ehlo-proxy-activated.service systemd/ehlo-proxy-25-v*.socket /etc/systemd/system/",
-    ): INSTALL,
-    ("docs/install.md", "install -d -m 700 /etc/ehlo-proxy/tls"): INSTALL,
-    ("docs/install.md", "VERSION=1.1.0"): INSTALL,
-    ("docs/install.md", "ln -sfn /opt/ehlo-proxy-1.0.0 /opt/ehlo-proxy"): INSTALL,
-    ("docs/architecture.md", "tests/run"): f"{HERE}::test_the_commands_of_who_works_on_it",
-    ("docs/lab.md", "ehlo-proxy simulate --finding greeting-not-first"): f"{HERE}::test_the_broken_servers_of_the_lab",
-    ("docs/lab.md", "mkdir recorded"): f"{HERE}::test_a_vendors_server_is_recorded_and_played_again",
-    ("docs/lab.md", "ehlo-proxy simulate --listen 127.0.0.1:2526 --save-certificate server.pem &"): (
-        "tests/tools/test_lab_page.py::test_a_capture_is_read_with_the_keys_that_the_proxy_wrote"
-    ),
-    ("docs/renewal.md", "systemctl reload ehlo-proxy"): "tests/systemd/test_drop_ins.py::test_a_renewal_is_a_reload",
-    ("docs/renewal.md", "install -d -m 700 /etc/ehlo-proxy/tls"): (
-        "tests/systemd/test_drop_ins.py::test_the_hook_for_certbot"
-    ),
-    ("docs/renewal.md", "cat >/etc/letsencrypt/renewal-hooks/deploy/ehlo-proxy <<END"): (
-        "tests/systemd/test_drop_ins.py::test_the_hook_for_certbot"
-    ),
-}
-ALL = [one for page in PAGES for one in blocks(page)]
 SHIPPED = [
     "proxy",
     "tests",
@@ -78,32 +37,6 @@ SHIPPED = [
     "SECURITY.md",
     "*.lock",
 ]
-
-
-# -- the net -----------------------------------------------------------------------------------------------------------
-
-
-def test_every_block_is_run_by_a_test_or_says_that_it_is_untried() -> None:
-    asked = [one for one in ALL if one.language in COMMANDS]
-    assert len(asked) > 20
-    assert [one.key for one in asked if not one.untried and one.key not in RUN] == []
-    assert {key for key in RUN if key not in {one.key for one in asked if not one.untried}} == set()
-
-
-def test_every_other_block_says_what_it_is() -> None:
-    assert [(one.page, one.language, one.text[:40]) for one in ALL if one.language not in COMMANDS | OTHERS] == []
-
-
-@pytest.mark.parametrize("where", sorted(set(RUN.values())))
-def test_whoever_runs_a_block_exists_and_reads_its_page(where: str) -> None:
-    file, _, name = where.partition("::")
-    text = (TOP / file).read_text()
-    if not name:
-        assert "tests/run" in text
-        return
-    assert f"def {name}(" in text
-    for page in {page for (page, _), test in RUN.items() if test == where}:
-        assert page in text, f"{file} does not take it from {page}"
 
 
 def test_every_command_of_ours_that_stands_in_a_sentence_is_one() -> None:
@@ -255,6 +188,29 @@ def test_the_first_try_of_the_readme(ours: Path) -> None:
         command = put(command, **instead, **{"198.51.100.40": "127.0.0.1"})
         with running(command, ours, r"\bready ", on="stderr"), connect(port) as client:
             assert send_mail(client)[:3] == b"250"
+
+
+# -- docs/install.md ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_the_wheels_are_built_by_one_command(checkout: Path) -> None:
+    """For this Python alone, each some 70 s; what is told is what the page shows, but for version and platform."""
+    one = block("docs/install.md", "config/packaging/build-wheels")
+    (command,) = one.commands
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {sys.executable}"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kinds = [re.sub(r"^.*ehlo_proxy-[0-9.]+-", "", line) for line in done.stdout.split()]
+    assert len(kinds) == len(one.text.splitlines()) - 1
+    assert kinds[0] == "py3-none-any.whl"
+    assert kinds[1].startswith("cp3")
 
 
 # -- docs/architecture.md ----------------------------------------------------------------------------------------------

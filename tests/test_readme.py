@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import COMMANDS, OTHERS, RUN, blocks
+from tests.pages import PAGES as NAMES
 from tests.readme_tables import FAULTS, FINDINGS, with_faults, with_table
 
 TOP = Path(__file__).resolve().parent.parent
 README = TOP / "README.md"
+ALL = [one for page in NAMES for one in blocks(page)]
 PAGES = [README, *(TOP / name for name in ("SECURITY.md", "CONTRIBUTING.md")), *sorted((TOP / "docs").glob("*.md"))]
 
 
@@ -61,3 +64,26 @@ def test_every_test_that_the_security_page_names_exists() -> None:
     named = set(re.findall(r"tests/[a-z_/]+(?:\.py)?", text))
     assert len(named) > 10
     assert {name for name in named if not (README.parent / name).exists()} == set()
+
+
+def test_every_block_is_run_by_a_test_or_says_that_it_is_untried() -> None:
+    asked = [one for one in ALL if one.language in COMMANDS]
+    assert len(asked) > 20
+    assert [one.key for one in asked if not one.untried and one.key not in RUN] == []
+    assert {key for key in RUN if key not in {one.key for one in asked if not one.untried}} == set()
+
+
+def test_every_other_block_says_what_it_is() -> None:
+    assert [(one.page, one.language, one.text[:40]) for one in ALL if one.language not in COMMANDS | OTHERS] == []
+
+
+@pytest.mark.parametrize("where", sorted(set(RUN.values())))
+def test_whoever_runs_a_block_exists_and_reads_its_page(where: str) -> None:
+    file, _, name = where.partition("::")
+    text = (TOP / file).read_text()
+    if not name:
+        assert "tests/run" in text
+        return
+    assert f"def {name}(" in text
+    for page in {page for (page, _), test in RUN.items() if test == where}:
+        assert page in text, f"{file} does not take it from {page}"
