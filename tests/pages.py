@@ -52,10 +52,10 @@ RUN = {
     ("docs/install.md", "config/packaging/build-wheels dist"): f"{HERE}::test_the_wheels_are_built_by_one_command",
     ("docs/renewal.md", "systemctl reload ehlo-proxy"): "tests/systemd/test_drop_ins.py::test_a_renewal_is_a_reload",
     ("docs/renewal.md", "install -d -m 700 /etc/ehlo-proxy/tls"): (
-        "tests/systemd/test_drop_ins.py::test_the_hook_for_certbot"
+        "tests/systemd/test_certbot.py::test_certbot_renews_and_its_hooks_reload_without_a_refused_connection"
     ),
     ("docs/renewal.md", "cat >/etc/letsencrypt/renewal-hooks/deploy/ehlo-proxy <<END"): (
-        "tests/systemd/test_drop_ins.py::test_the_hook_for_certbot"
+        "tests/systemd/test_certbot.py::test_certbot_renews_and_its_hooks_reload_without_a_refused_connection"
     ),
 }
 

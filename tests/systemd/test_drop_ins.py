@@ -11,7 +11,6 @@ from cryptography.x509 import load_pem_x509_certificate
 from proxy.tools.strict_client import StrictClient
 from tests import certificates
 from tests.loopback import TOP, wait_until
-from tests.pages import block
 from tests.systemd.conftest import CERTIFICATE, FAR, IN_FAR, MAIL, MAKE_FAR, start_server
 from tests.systemd.machine import CONFIGURATION, PREFIX, Machine
 from tests.systemd.senders import Senders
@@ -58,11 +57,11 @@ def send(machine: Machine, ca: str, host: str = "127.0.0.1") -> None:
 PEER = "/root/peer"  # what a certificate authority's program would keep, as certbot does: links to the newest pair
 
 
-def renew(machine: Machine, *, fits: bool = True, where: str = PEER) -> str:
+def renew(machine: Machine, *, fits: bool = True) -> str:
     """Another pair where the program of the authority keeps it; its serial number."""
     made, other = (certificates.root().issue(certificates.NAME) for _ in range(2))
-    machine.write(f"{where}/fullchain.pem", made.certificate_pem)
-    machine.write(f"{where}/privkey.pem", (made if fits else other).key_pem, 0o600)
+    machine.write(f"{PEER}/fullchain.pem", made.certificate_pem)
+    machine.write(f"{PEER}/privkey.pem", (made if fits else other).key_pem, 0o600)
     return serial(made.certificate_pem)
 
 
@@ -148,23 +147,6 @@ def test_a_renewal_is_a_reload(machine: Machine, unit: str, workers: int) -> Non
         wait_until(lambda: "failed" not in machine.show(unit, "StatusText"), 10, "a status without it")
     assert senders.ended == {"completed": senders.ended["completed"]}
     assert (machine.main_pid(unit), machine.show(unit, "NRestarts")) == (pid, "0")
-
-
-def test_the_hook_for_certbot(machine: Machine) -> None:
-    """docs/renewal.md to the letter, with a certbot that only notes what it is told: the links, and both hooks."""
-    live = "/etc/letsencrypt/live/mail.example.com"
-    first = renew(machine, where=live)
-    machine.write("/usr/local/bin/certbot", '#!/bin/sh\nprintf "%s\\n" "$@" >/root/certbot-was-told\n', 0o755)
-    machine.run(block("docs/renewal.md", "install -d -m 700 /etc/ehlo-proxy/tls").text)
-    serve(machine, OWN)
-    assert shown(machine) == first
-    told = machine.path("/root/certbot-was-told").read_text().splitlines()
-    machine.run("mkdir -p /etc/letsencrypt/renewal-hooks/deploy")  # certbot's own installation makes it
-    machine.run(block("docs/renewal.md", "cat >/etc/letsencrypt").text)
-    for hook in (told[told.index("--deploy-hook") + 1], "/etc/letsencrypt/renewal-hooks/deploy/ehlo-proxy"):
-        renewed = renew(machine, where=live)
-        machine.run(hook)
-        wait_until(lambda renewed=renewed: shown(machine) == renewed, 10, hook)  # type: ignore[misc]  # a default
 
 
 def test_bridge_mode_without_its_drop_in_says_what_is_missing(machine: Machine) -> None:
