@@ -10,16 +10,17 @@ server on the same host and the same port at another address.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from proxy.settings.reading import Reading
-from proxy.settings.values import Address, Destination, Endpoint, Listen
+from proxy.settings.values import Address, Destination, Endpoint, Listen, unmapped
 
 if TYPE_CHECKING:
     from proxy.settings.tables import Route, Settings
 
+T = TypeVar("T")
 Listening = dict[tuple[Address, int], tuple[str, str]]  # the key and the text of the listener at each address
 
 
@@ -41,10 +42,10 @@ def listening(settings: Settings) -> Listening:
     return found
 
 
-def leads_to(ours: Listening, host: str, port: int, own: Container[Address] = ()) -> tuple[str, str] | None:
-    """The key and the address of our listener that a connection to this address would arrive at, None if there is none.
+def leads_to(ours: Mapping[tuple[Address, int], T], host: str, port: int, own: Container[Address] = ()) -> T | None:
+    """What `ours` (as of `listening`) has of our listener that a connection to this address would arrive at.
 
-    `ours`: of `listening`; `own` are the addresses of this host; loopback is always known.
+    None if there is none.  `own` are the addresses of this host; loopback is always known.
     """
     address = _parsed(host)
     places = [address]
@@ -56,7 +57,7 @@ def leads_to(ours: Listening, host: str, port: int, own: Container[Address] = ()
 
 
 def _parsed(host: str) -> Address:
-    return ip_address(host.partition("%")[0])
+    return unmapped(ip_address(host.partition("%")[0]))
 
 
 def judge(settings: Settings, reading: Reading, own: Container[Address] = ()) -> None:

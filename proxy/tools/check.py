@@ -22,6 +22,7 @@ from collections.abc import Collection, Container, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final, TextIO
 
+from proxy.net.going_out.destination import Surroundings
 from proxy.net.going_out.own_addresses import OwnAddresses
 from proxy.settings import TABLES, Address, Settings, SettingsError, Warning_, examine, warnings
 from proxy.settings.files import unwise_files
@@ -85,6 +86,7 @@ def _of_names(settings: Settings, reading: Reading, own: Container[Address], wit
         if one.kind == "name"
     }
     ours = listening(settings)
+    surroundings = Surroundings(own, frozenset)
     found = look_up({(one.host, one.port) for one in named.values()}, within)
     for key, one in named.items():
         addresses = found[one.host, one.port]
@@ -98,7 +100,7 @@ def _of_names(settings: Settings, reading: Reading, own: Container[Address], wit
                 reading.report(key, str(one), f"{back_to_us(*back)}: {advice}")
                 break
         else:
-            if all(_not_connected(address, own) for address in addresses):
+            if all(surroundings.refusal(address, one.port) for address in addresses):
                 yield Warning_(
                     key,
                     f"{one.host} is {', '.join(addresses)}, and a name is not followed to this host or"
@@ -128,11 +130,6 @@ def look_up(names: Collection[tuple[str, int]], within: float) -> Found:
             break
         found[name] = answer
     return found
-
-
-def _not_connected(host: str, own: Container[Address]) -> bool:
-    address = ip_address(host.partition("%")[0])
-    return address.is_loopback or address.is_unspecified or address.is_link_local or address in own
 
 
 def _of_addresses(settings: Settings, own: Container[Address]) -> Iterator[Warning_]:

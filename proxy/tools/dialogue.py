@@ -67,17 +67,11 @@ def width_for(stream: TextIO) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` with everything but printable ASCII escaped."""
+    """`text` with everything but printable ASCII as `\\xNN`, as in the log, or `\\uNNNN`."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(letter if " " <= letter <= "~" else _escaped(letter) for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    known = {"\r": "\\r", "\n": "\\n", "\t": "\\t", "\0": "\\0"}.get(letter)
-    if known:
-        return known
-    return f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}"
+    escaped = text.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(letter if " " <= letter <= "~" else f"\\x{ord(letter):02x}" for letter in escaped)
 
 
 def line_text(line: str) -> str:

@@ -18,7 +18,7 @@ from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo import split_before_banner
 from proxy.smtp.reply.findings import BANNER, CATALOGUE, FINDINGS
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
-from proxy.tools.repair import printable
+from proxy.tools.dialogue import printable
 
 _WIDTH = 78
 _MAX_LINES = 12  # of an example

@@ -16,6 +16,7 @@ from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo_lines import EhloLine
 from proxy.smtp.reply.findings import Finding
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, RepairResult, repair_reply
+from proxy.tools.dialogue import printable
 
 
 def run(stdin_bytes: bytes, banner: bytes, as_json: bool, out: TextIO, err: TextIO) -> int:
@@ -59,11 +60,6 @@ def as_line(finding: Finding) -> str:
     where = f"line {finding.line}" if finding.line else "reply"
     done = "repaired" if finding.repaired else "left"
     return f"{where}: {finding.id}, {done}: {printable(finding.message)} ({finding.clause})"
-
-
-def printable(text: str) -> str:
-    """`text` with everything that could move a terminal's cursor written as an escape."""
-    return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in text)
 
 
 def _write(reply: bytes, out: TextIO) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from proxy.tools.repair import printable, run
+from proxy.tools.dialogue import printable
+from proxy.tools.repair import run
 
 BANNER = b"220 mail.domain1.com ESMTP Service ready"
 GOOD = b"250-mail.domain1.com\r\n250-STARTTLS\r\n250 8BITMIME\r\n"

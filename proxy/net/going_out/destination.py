@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
+from proxy.settings.rules import leads_to
 from proxy.settings.values import host_port, unmapped
 
 if TYPE_CHECKING:
@@ -181,6 +182,8 @@ class Surroundings:
     def __init__(self, own: Container[Address], listening: Callable[[], frozenset[tuple[str, int]]]) -> None:
         self._own = own
         self._listening = listening
+        self._known: frozenset[tuple[str, int]] = frozenset()
+        self._ours: dict[tuple[Address, int], bool] = {}  # what is known, parsed
 
     def listening(self) -> frozenset[tuple[str, int]]:
         """Addresses and ports of all listeners of this proxy; the same object while nothing changes."""
@@ -193,28 +196,17 @@ class Surroundings:
 
     def leads_back(self, address: str, port: int) -> bool:
         """Would a connection end at a listener of this proxy?"""
-        found = parsed(address)
-        for host, listening_port in self._listening():
-            if listening_port == port and host:
-                listener = parsed(host)
-                if listener == found:
-                    return True
-                # Linux takes a connection to the unspecified address to loopback.
-                wide = listener.is_unspecified or found.is_unspecified
-                if wide and listener.version == found.version and self.is_own(address):
-                    return True
-        return False
+        listening = self._listening()
+        if listening is not self._known:
+            self._known = listening
+            self._ours = {(parsed(host), of_host): True for host, of_host in listening if host}
+        return leads_to(self._ours, address, port, self._own) is not None
 
     def refusal(self, address: str, port: int) -> tuple[str, str] | None:
         """Why an address that came from a name is not connected: status and reason, or None."""
         if self.leads_back(address, port):
             return ROUTING_LOOP, f"{address} is this proxy itself"
-        word = special(address)
-        if word:
-            return NO_ANSWER_FROM_HOST, f"{address} is a {word} address"
-        if self.is_own(address):
-            return NO_ANSWER_FROM_HOST, f"{address} is this host's own address"
-        return None
+        return self._off_limits(address, NO_ANSWER_FROM_HOST)
 
     def original_refusal(
         self, address: str, port: int, ports: Sequence[int], networks: Sequence[Network]
@@ -232,9 +224,10 @@ class Surroundings:
             if any(found in network for network in networks):
                 return None
             return NO_ANSWER_FROM_HOST, f"{address} is not in original_networks"
+        return self._off_limits(address, ROUTING_LOOP)
+
+    def _off_limits(self, address: str, if_own: str) -> tuple[str, str] | None:
         word = special(address)
         if word:
             return NO_ANSWER_FROM_HOST, f"{address} is a {word} address"
-        if self.is_own(address):
-            return ROUTING_LOOP, f"{address} is this host's own address"
-        return None
+        return (if_own, f"{address} is this host's own address") if self.is_own(address) else None

@@ -22,6 +22,8 @@ from cryptography import x509
 from service_identity import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern
 
+from proxy.smtp.session import notices
+
 MAX_COMPARED: Final = 1000
 MAX_NAMES_TOLD: Final = 3
 MAX_NAME_LENGTH: Final = 64  # a name in a reason
@@ -146,4 +148,4 @@ def literal_address(name: str) -> str | None:
 def printable(text: str, limit: int = MAX_NAME_LENGTH) -> str:
     """`text` cut at `limit` characters, everything but printable ASCII as `?`."""
     cut = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in cut)
+    return notices.printable(cut)

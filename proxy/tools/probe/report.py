@@ -91,7 +91,7 @@ def _verdict(seen: Seen, conclusion: Conclusion, style: Style) -> Iterator[str]:
             yield from _filled("Only for senders that miss keywords in small letters, pass-through helps:", "  ")
         yield "  To paste into /etc/ehlo-proxy/ehlo-proxy.toml:"
         yield ""
-        yield from printable(conclusion.toml.replace("\n", "\0")).replace("\\0", "\n").splitlines()
+        yield from map(printable, conclusion.toml.split("\n"))
 
 
 def _coloured(style: Style, conclusion: Conclusion, text: str) -> str:

@@ -50,7 +50,7 @@ class Lenient(Surroundings):
     """Takes loopback for the world, but for what the test forbids."""
 
     def __init__(self, forbidden: dict[str, tuple[str, str]], listening: frozenset[tuple[str, int]]) -> None:
-        super().__init__(frozenset, lambda: listening)
+        super().__init__(frozenset(), lambda: listening)
         self.forbidden = forbidden
 
     def refusal(self, address: str, port: int) -> tuple[str, str] | None:

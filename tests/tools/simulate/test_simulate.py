@@ -183,7 +183,7 @@ def test_mail_is_shown_without_letting_an_address_forge_a_line(tmp_path: Path) -
     out, err = io.StringIO(), io.StringIO()
     show = simulate.Shown(simulate.SimulateOptions(save=str(tmp_path / "gone")), out, err)
     show.mail(Mail("a\x1b[2J\n", ("b@c", "d"), b"x" * 9, "", "h", "c"))
-    assert out.getvalue() == "mail from <a\\x1b[2J\\n> to <b@c>, <d>, 9 bytes, in clear\n"
+    assert out.getvalue() == "mail from <a\\x1b[2J\\x0a> to <b@c>, <d>, 9 bytes, in clear\n"
     assert "not saved" in err.getvalue()
 
 
