@@ -3,7 +3,8 @@
 A hook of hatchling's.  Without that variable it does nothing, and the wheel is pure Python, which does everything that
 the compiled one does; with it the wheel has both, an extension module beside each of these sources, and is for one
 Python and one platform.  It needs a C compiler and the headers of that Python.  `config/packaging/build-wheels` makes
-wheels for several Pythons.
+wheels for several Pythons; `python config/packaging/compile.py FOLDER` makes FOLDER a copy of this tree with a compiled
+`proxy`, for the tests and the benchmark.
 
 What is compiled believes its annotations: a wrong one is a TypeError, and a class of these modules can neither be
 subclassed nor patched by Python that is not compiled.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -41,9 +43,9 @@ COMPILED = {
     "proxy/daemon/reports.py": "what is told and counted of a session: half a dozen calls",
     "proxy/daemon/admin/destinations.py": "the state of the destination, twice a session",
     "proxy/daemon/admin/figures/counters.py": "a dozen additions a session",
-    "proxy/daemon/admin/status.py": "the last hour's count, once a session",
 }
 NEEDS = ("twisted", "pyopenssl", "service-identity", "mypy", "mypy-zope", "setuptools")  # pinned by the tests' lock
+NO_SOURCE = (".*", "__pycache__", "build", "dist")
 LIBRARY = "proxy.compiled"  # one shared library, proxy/compiled__mypyc.*.so, so that calls between modules are C calls
 
 
@@ -82,6 +84,20 @@ def compiled(root: Path, build: Path) -> dict[str, str]:
     return {str(build / "lib" / name): name for name in names}
 
 
+def cache(root: Path) -> Path:
+    """Where this Python's build lies, so that the next one has less to do."""
+    return root / "build" / f"compiled-{sys.implementation.cache_tag}"
+
+
+def copied(root: Path, folder: Path) -> None:
+    """A copy of the tree with the extension modules in their places."""
+    files = compiled(root, cache(root))
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root, folder, ignore=shutil.ignore_patterns(*NO_SOURCE), symlinks=True)
+    for file, name in files.items():
+        shutil.copy(file, folder / name)
+
+
 class CompiledBuild(BuildHookInterface[Any]):
     """What hatchling calls."""
 
@@ -100,7 +116,10 @@ class CompiledBuild(BuildHookInterface[Any]):
         if version == "editable" or not self._wanted():
             return
         root = Path(self.root)
-        files = compiled(root, root / "build" / f"compiled-{sys.implementation.cache_tag}")
-        build_data["force_include"].update(files)
+        build_data["force_include"].update(compiled(root, cache(root)))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+
+if __name__ == "__main__":
+    copied(Path(__file__).resolve().parents[2], Path(sys.argv[1]).resolve())

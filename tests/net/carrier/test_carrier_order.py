@@ -2,22 +2,77 @@
 
 from __future__ import annotations
 
-import pytest
+import select
+import socket
+from typing import Any, cast
 
-from tests.bench import stages
+from proxy.daemon.log.logs import EventLog
+from proxy.daemon.reports import Reports
+from proxy.net.carrier.route import RouteRuntime, RouteState
+from proxy.net.coming_in.admission import OwnPlaces
+from proxy.net.going_out.destination import Surroundings
+from proxy.net.observer import Observer
+from proxy.settings import from_arguments
+from tests.own_reactor import OwnReactor
+
+EVERYWHERE = Surroundings(frozenset(), lambda: frozenset())
 
 
-def test_the_peer_has_its_bytes_before_the_log_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    runtime, server = stages.route_runtime()
-    send = stages.Socket.send
-    monkeypatch.setattr(
-        stages.Socket, "send", lambda sock, data: (order.append(bytes(data)[:8].decode()), send(sock, data))[1]
-    )
-    for name in ("ehlo_replied", "starttls_answered"):
-        tell = getattr(runtime.observer, name)
-        monkeypatch.setattr(runtime.observer, name, lambda *a, name=name, tell=tell: (order.append(name), tell(*a))[1])
-    for _name, do in stages.session(runtime, server):
-        do()
-    assert order[1:6] == ["EHLO ESA", "250-mail", "ehlo_replied", "STARTTLS", "220 Read"]
-    assert order[6] == "starttls_answered"
+class Listening:
+    """An observer that sees what the client can read when something is told, and hands it on."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self.readable: dict[str, bytes] = {}
+        self._reports = Reports(EventLog(lambda line: None))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("ehlo_replied", "starttls_answered"):
+            self.readable[name] = self.client.recv(4096, socket.MSG_DONTWAIT)
+        return getattr(self._reports, name)
+
+
+def arrived(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def test_the_peer_has_its_bytes_before_the_log_is_told() -> None:
+    own = OwnReactor()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        [route] = from_arguments("127.0.0.1:2601", f"127.0.0.1:{port}").routes
+        client, ours = socket.socketpair()
+        ours.setblocking(False)
+        told = Listening(client)
+        runtime = RouteRuntime(
+            route,
+            state=RouteState(OwnPlaces()),
+            poller=own.poller,
+            deadlines=own.deadlines,
+            observer=cast(Observer, told),
+            names=lambda: cast(Any, None),
+            surroundings=EVERYWHERE,
+            host_name="proxy.example",
+            secure=None,
+        )
+        assert runtime.admit(ours, ("127.0.0.1", 4444), None) is None
+        own.turns(0.1)
+        server, _ = listening.accept()
+        server.send(b"220 mail.domain1.com ESMTP\r\n")
+        own.run(lambda: arrived(client))
+        client.recv(4096)
+        for command, reply, event in (
+            (b"EHLO ESA.com\r\n", b"250-STARTTLS\r\n250 mail.domain1.com\r\n", "ehlo_replied"),
+            (b"STARTTLS\r\n", b"220 Ready\r\n", "starttls_answered"),
+        ):
+            client.send(command)
+            own.run(lambda: arrived(server))
+            assert server.recv(4096) == command
+            server.send(reply)
+            own.run(lambda event=event: event in told.readable)  # type: ignore[misc]
+        assert told.readable["ehlo_replied"].startswith(b"250-mail")
+        assert told.readable["starttls_answered"] == b"220 Ready\r\n"
+        client.close()
+        server.close()
+        own.run(lambda: not runtime.state.sessions)
+    own.close()
