@@ -247,11 +247,11 @@ class Running:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def comes_to_rest(self, seconds: float = 5.0) -> None:
-        """Nothing spins: within that time there is a quarter of a second in which it does next to nothing."""
+        """Nothing spins: within that time there is a tenth of a second in which it does next to nothing."""
         until = time.monotonic() + seconds
         while True:
             busy = self.processor_seconds
-            time.sleep(0.25)
+            time.sleep(0.1)
             if self.processor_seconds - busy <= 0.03:
                 return
             assert time.monotonic() < until, "it does not come to rest"

@@ -13,7 +13,7 @@ from tests.scripted import Mailbox, ScriptedServer, connect, greet
 
 pytestmark = pytest.mark.alone
 
-SECONDS = 3.0  # of each flood
+SECONDS = 1.5  # of each flood
 SERVED_WITHIN = 1.0
 
 FLOODS = {

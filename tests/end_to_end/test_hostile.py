@@ -206,7 +206,7 @@ def test_server_that_never_ends_costs_nobody_else(arena: Arena, name: str) -> No
     with arena.besieged(), arena.open(ENDLESS[name]) as reads, arena.open(ENDLESS[name]) as reads_not:
         for client in (reads, reads_not):
             client.send(b"EHLO a\r\n")
-        swallow(reads, 1.0)
+        swallow(reads, 0.6)
         assert arena.running.memory - arena.memory < MAX_GROWTH
     assert sum(map(len, arena.running.lines)) < 4 * MIB, "the log was written full"
 
@@ -226,15 +226,15 @@ CLIENTS = {
 def test_clients_that_never_end_cost_nobody_else(arena: Arena, name: str) -> None:
     def answers_nothing(peer: Peer) -> None:
         peer.send(BANNER)
-        swallow(peer, 1.5)
+        swallow(peer, 0.9)
 
     def reads_nothing(peer: Peer) -> None:
         peer.send(BANNER)
-        time.sleep(1.5)
+        time.sleep(0.9)
 
     def answers_all(peer: Peer) -> None:
         peer.send(BANNER)
-        until = time.monotonic() + 1.5
+        until = time.monotonic() + 0.9
         while time.monotonic() < until:
             data = peer.sock.recv(65536)
             if not data:
@@ -248,7 +248,7 @@ def test_clients_that_never_end_cost_nobody_else(arena: Arena, name: str) -> Non
 
     with arena.besieged(), ExitStack() as stack:
         clients = [stack.enter_context(pours(script)) for script in (answers_nothing, reads_nothing, answers_all)]
-        together([lambda c=client: pour(c, CLIENTS[name], 0.8) for client in clients])  # and they read nothing
+        together([lambda c=client: pour(c, CLIENTS[name], 0.6) for client in clients])  # and they read nothing
         assert arena.running.memory - arena.memory < MAX_GROWTH
 
 

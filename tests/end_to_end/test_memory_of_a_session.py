@@ -13,7 +13,7 @@ from tests.proxy_process import proxy
 from tests.scripted import BANNER, Peer, Script, ScriptedServer, connect
 
 SESSIONS = 30
-PUSHED_FOR = 2.0  # seconds
+PUSHED_FOR = 1.0  # seconds
 BOUND = 256 * 1024  # bytes, of both directions together; the contract allows as much to each
 
 
