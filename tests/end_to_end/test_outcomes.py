@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -157,6 +160,93 @@ def test_221_is_completed_whoever_resets_behind_it(lab: Lab) -> None:
         unread(peer)
 
     assert ended(lab, "one", client, Mailbox())["outcome"] == "completed"
+
+
+# -- ends and resets that the proxy finds in one turn: it is stopped while they come -----------------------------------
+
+CLOSE_NOTIFY = b"\x17\x03\x03\x00\x13" + bytes(19)  # of TLS 1.3, as far as it can be seen
+ORDERS = {
+    "client: FIN, reset": ("completed", "client"),
+    "client: reset": ("client-reset", "client"),
+    "client: data, reset": ("client-reset", "client"),
+    "server: FIN; client: reset": ("completed", "server"),
+    "client: reset; server: FIN": ("completed", "server"),  # waiting to be read
+    "client: reset; server: data, FIN": ("completed", "server"),
+    "server: FIN, reset": ("completed", "server"),
+    "client: FIN; server: reset": ("completed", "client"),
+    "server: reset": ("server-reset", "server"),
+    "server: 221; client: reset": ("completed", "server"),
+    "server: 221, reset": ("completed", "server"),
+    "server: 250; client: reset": ("client-reset", "client"),
+}
+INSIDE_TLS = {
+    "client: close_notify, reset": ("completed", "client"),
+    "client: close_notify; server: reset": ("completed", "client"),
+    "server: close_notify; client: reset": ("completed", "server"),
+    "client: close_notify, data, reset": ("client-reset", "client"),
+    "client: reset": ("client-reset", "client"),
+    "server: 221; client: reset": ("client-reset", "client"),  # in clear inside TLS: that is no reply
+}
+WORDS = {"data": b"x" * 3000, "221": b"221 2.0.0 bye\r\n", "250": b"250 ok\r\n", "close_notify": CLOSE_NOTIFY}
+
+
+@pytest.mark.parametrize("in_one_turn", [True, False])
+@pytest.mark.parametrize(
+    ("tls", "order"), [*((False, order) for order in ORDERS), *((True, order) for order in INSIDE_TLS)]
+)
+def test_who_ended_first_is_known_and_not_guessed(lab: Lab, order: str, tls: bool, in_one_turn: bool) -> None:
+    if not in_one_turn and order.startswith("client: reset; "):
+        return  # the reset is alone
+    expected = (INSIDE_TLS if tls else ORDERS)[order]
+    servers: Queue[Peer] = Queue()
+    over = threading.Event()
+
+    def server(peer: Peer) -> None:
+        takes_starttls(peer)
+        peer.take(5)
+        servers.put(peer)
+        over.wait(10)
+
+    def server_in_clear(peer: Peer) -> None:
+        peer.send(BANNER)
+        for reply in (BROKEN, b"250 ok\r\n"):
+            peer.line()
+            peer.send(reply)
+        servers.put(peer)
+        over.wait(10)
+
+    def client(peer: Peer) -> None:
+        if tls:
+            starttls(peer)
+            peer.send(b"\x17\x03\x03\x00\x00")
+        else:
+            greet(peer)
+            assert peer.say(b"MAIL FROM:<>")[:3] == b"250"
+        sides = {"client": peer, "server": servers.get(timeout=10)}
+        stopped = lab.running.process
+        try:
+            if in_one_turn:
+                stopped.send_signal(signal.SIGSTOP)
+            for part in order.split("; "):
+                side, _, steps = part.partition(": ")
+                for step in steps.split(", "):
+                    if step == "FIN":
+                        sides[side].finish()
+                    elif step == "reset":
+                        time.sleep(0.02)  # what was said before has arrived
+                        sides[side].reset()
+                    else:
+                        sides[side].send(WORDS[step])
+                    if not in_one_turn:
+                        time.sleep(0.02)
+        finally:
+            stopped.send_signal(signal.SIGCONT)
+            lab.running.wait_for("session-end", route="one", count=before + 1)
+            over.set()
+
+    before = len(lab.running.of("session-end", route="one"))
+    end = ended(lab, "one", client, server if tls else server_in_clear)
+    assert (end["outcome"], end["by"]) == expected
 
 
 # -- handshakes that never came to their end -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.carrier.actions import DO, TELLS
-from proxy.net.carrier.ending import JUDGED_AFTER, Ends
+from proxy.net.carrier.ending import Ends, who_said_last
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.carrier.securing import Securing
 from proxy.net.relay.connection import Connection
@@ -184,7 +184,7 @@ class Carrier:
         side = "client" if connection is self.client else "server"
         other = self.server if connection is self.client else self.client
         if reset and other is not None and not ends.first:
-            if self.session is not None:
+            if self.session is not None and not other.ended:
                 other.ready(0)
                 if self.over:
                     return
@@ -206,10 +206,6 @@ class Carrier:
         """FIN for FIN, reset for reset."""
         side = "client" if connection is self.client else "server"
         other = self.server if connection is self.client else self.client
-        if reset and self.ends.may_leave(side, other):
-            self.due = monotonic() + JUDGED_AFTER
-            self.route.deadlines.at(self.due, self)
-            return
         if reset:
             self.end(f"{side}-reset", side, "", reset_client=side == "server", reset_server=side == "client")
             return
@@ -310,8 +306,8 @@ class Carrier:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def _last_active_at(self) -> float:
-        server_at = self.server.active_at if self.server is not None else 0.0
-        return max(self.active_at, self.client.active_at, server_at)
+        server_at = self.server.flow.active_at if self.server is not None else 0.0
+        return max(self.active_at, self.client.flow.active_at, server_at)
 
     def set_deadline(self) -> None:
         """For a relay, also of one direction only: nothing for too long, either way."""
@@ -324,11 +320,6 @@ class Carrier:
         """Some deadline that was set has come; the real one may have moved on since."""
         self.due = None
         if self.over:
-            return
-        if self.ends.leaving:
-            if self.server is not None:
-                self.server.look_for_its_end()
-            self._relay_ended(self.client, True)
             return
         now = monotonic()
         session = self.session
@@ -354,8 +345,8 @@ class Carrier:
         server = self.server
         self.route.observer.bytes_flowed(
             story,
-            story.bytes_from_client + self.client.moved,
-            story.bytes_from_server + (server.moved if server is not None else 0),
+            story.bytes_from_client + self.client.flow.moved,
+            story.bytes_from_server + (server.flow.moved if server is not None else 0),
         )
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -371,7 +362,11 @@ class Carrier:
         story = self.story
         client, server = self.client, self.server
         ended = client.end_seen or (server is not None and server.end_seen)
-        what, who = self.ends.judged(outcome, by, ended=ended, let_go=self.session is None)
+        said_last = ""
+        if server is not None:
+            inside_tls = story.tls == "passthrough"
+            said_last = who_said_last(client.flow.last_words, server.flow.last_words, inside_tls=inside_tls)
+        what, who = self.ends.judged(outcome, by, ended=ended, said_last=said_last, let_go=self.session is None)
         if what == "client-closed":
             reason = ""  # how the server followed
         failure = self.onlooker.tls_failure()
@@ -379,9 +374,9 @@ class Carrier:
             what, who, reason = "tls-failed", self.ends.first or by, failure
         story.ended(what, who, reason)
         self.forget_session()
-        story.client_sent(client.moved)
+        story.client_sent(client.flow.moved)
         if server is not None:
-            story.server_sent(server.moved)
+            story.server_sent(server.flow.moved)
         if self.due is not None:
             route.deadlines.cancel(self)
         if self.dial is not None:

@@ -1,9 +1,14 @@
 """Who of the two ended first, and what that makes of a session's outcome.
 
-A reset that comes after an end of either side, its FIN received or waiting to be read, is a way of closing: Postfix,
-msmtp and many others close with our last bytes unread, and the kernel says a reset for them.  So when one side is gone
-by a reset, the other is read to its end before anything is said.  Postfix also says QUIT and is gone with the 221 on
-its way: a client's reset is judged `JUDGED_AFTER` seconds later.
+A reset that comes after an end of either side is a way of closing: Postfix, msmtp and many others close with our last
+bytes unread, and the kernel says a reset for them.  Which came first is known and not guessed:
+
+* An end is a FIN that was received, read or not.  When one side is gone by a reset, the other is read to its end before
+  anything is said.  Of one socket Linux itself tells whether a FIN came before the reset (`proxy.net.relay.reading`).
+* A side has also ended when it has said so: with 221, or inside TLS that passes through with its close_notify.  Postfix
+  as a client sends QUIT and close_notify and closes without a look at the 221; as a server it closes with that
+  close_notify unread.  Both are resets, and the FIN of either may never be seen.  A client that has completed the
+  handshake and says QUIT at once has refused the certificate, and has ended as well.
 
 The time-out of a relay is here as well: nothing either way for too long, or nothing since one side has ended.
 """
@@ -12,10 +17,11 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from proxy.net.tls.records import ends_with_alert, ends_with_refusal
+
 RESETS: Final = ("client-reset", "server-reset")
 CLOSED: Final = ("client-closed", "server-closed")
 PEERS_ENDS: Final = ("completed", *CLOSED, *RESETS)  # `by` is who ended first
-JUDGED_AFTER: Final = 0.3  # seconds in which a server that was told QUIT may end, before a client's reset is one
 
 
 class EndSeen(Protocol):
@@ -27,12 +33,11 @@ class EndSeen(Protocol):
 class Ends:
     """The ends of one session's two sides."""
 
-    __slots__ = ("_half_closed", "_idle", "_one_has_ended", "first", "leaving")
+    __slots__ = ("_half_closed", "_idle", "_one_has_ended", "first")
 
     def __init__(self, idle: float, half_closed: float) -> None:
         """The time-outs of a relay in seconds: no byte either way, and the same after one side has ended."""
         self.first = ""  # client, server: who ended first
-        self.leaving = False  # the client is gone by a reset, and the server is given a moment to end
         self._idle = idle
         self._half_closed = half_closed
         self._one_has_ended = False
@@ -43,17 +48,16 @@ class Ends:
             late = reset and not connection.end_seen and other is not None and other.end_seen
             self.first = side if not late else "server" if side == "client" else "client"
 
-    def may_leave(self, side: str, other: EndSeen | None) -> bool:
-        """Whether this side's reset is to be judged a moment later; True once."""
-        if side != "client" or self.leaving or other is None or other.end_seen:
-            return False
-        self.leaving = True
-        return True
+    def judged(self, outcome: str, by: str, *, ended: bool, said_last: str, let_go: bool) -> tuple[str, str]:
+        """Outcome and `by`, when an end of either side was seen (`ended`) and the session had let go of both.
 
-    def judged(self, outcome: str, by: str, *, ended: bool, let_go: bool) -> tuple[str, str]:
-        """Outcome and `by`, when an end of either side was seen (`ended`) and the session had let go of both."""
-        if ended and outcome in RESETS:
-            outcome = "completed" if let_go else f"{self.first}-closed"
+        `said_last`: who has said its last before the end, as `who_said_last` tells it.
+        """
+        if outcome in RESETS:
+            if ended:
+                outcome = "completed" if let_go else f"{self.first}-closed"
+            elif said_last and let_go:
+                return "completed", said_last
         if self.first and outcome in CLOSED:
             outcome = f"{self.first}-closed"  # the other one followed
         if self.first and outcome in PEERS_ENDS:
@@ -75,3 +79,16 @@ class Ends:
     def too_late(self) -> str:
         """What is said when it did not."""
         return "the other side did not end in time" if self._one_has_ended else "no byte either way in time"
+
+
+def who_said_last(client: bytes, server: bytes, *, inside_tls: bool) -> str:
+    """Which side has ended by a word of its own (client, server, or ""), from the last words of both.
+
+    `inside_tls`: they are records of TLS that passes through.
+    """
+    if inside_tls:
+        if ends_with_alert(client) or ends_with_refusal(client):
+            return "client"
+        return "server" if ends_with_alert(server) else ""
+    last_line = server[server.rfind(b"\n", 0, -1) + 1 :]
+    return "server" if last_line.startswith(b"221") and last_line.endswith(b"\n") else ""

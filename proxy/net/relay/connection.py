@@ -14,7 +14,7 @@ import select
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.relay.reading import ENDINGS, TOO_FAST, Reading
-from proxy.net.relay.socket_ends import close_by_reset, has_left, unacknowledged
+from proxy.net.relay.socket_ends import close_by_reset, unacknowledged
 
 if TYPE_CHECKING:
     from proxy.net.tls.channel import TlsChannel
@@ -23,8 +23,8 @@ LOOK_AGAIN: Final = 0.02  # seconds between looks at what a peer that is to be r
 DISCARDED_AT_ONCE: Final = 16384
 READS_A_TURN: Final = 16  # of that size, when all is thrown away
 MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
+LOOK: Final = 65536
 LOOKS_AT_MOST: Final = 128  # reads of what nobody takes any more: 8 MiB, more than a socket holds
-_SCRATCH: Final = bytearray(65536)
 
 _READABLE: Final = select.EPOLLIN | ENDINGS
 _WRITABLE: Final = select.EPOLLOUT
@@ -72,21 +72,23 @@ class Connection(Reading):
             and self.channel is None
             and self.sender.pending is None
             and self._peer is not None
-            and self._peer._pipe is None
+            and self._peer.flow.pipe is None
         ):
             self._relay(mask)  # the usual case
             return
         if self.closed or self.securing:
             return
-        if mask & _WRITABLE:
+        if mask & select.EPOLLERR:  # told once: it must not be forgotten while what came before is read
+            self.sender.gone()
+        elif mask & _WRITABLE:
             if self.sender.wants_room and self.sender.flush():
                 self._settle()
-            if self._peer is not None and self._peer._pipe is not None:
+            if self._peer is not None and self._peer.flow.pipe is not None:
                 self._peer._read(0)
         if (mask & _READABLE or not mask) and not self.closed:
             if not self.ended:
                 self._read(mask)
-            elif self.sender.broken or mask & select.EPOLLERR:
+            elif self.sender.broken:
                 self._gone()
 
     def failed(self, error: BaseException) -> None:
@@ -106,23 +108,22 @@ class Connection(Reading):
             self.abort()
 
     def look_for_its_end(self) -> None:
-        """The other side is gone for good, so nobody takes what still comes from here; was there an end behind it?"""
-        if self.ended or self.closed or not has_left(self.sock):
+        """The other side is gone for good, so nobody takes what has come from here; is there an end behind it?"""
+        if self.ended or self.closed:
             return
         try:
             for _ in range(LOOKS_AT_MOST):
-                count = self.sock.recv_into(_SCRATCH)
-                self.moved += count
-                if not count:
+                data = self.sock.recv(LOOK)
+                if not data:
                     self.ended = True
                     self.end_seen = not self.sender.reset_seen
                     return
+                self.flow.came(data)
         except OSError:
             pass
 
     def _gone(self) -> None:
         """The peer had ended before; now it is gone altogether."""
-        self.sender.gone()
         if self._carrier is None:
             self.abort()
         else:
@@ -181,7 +182,7 @@ class Connection(Reading):
         self._abort_at = self._deadlines.now() + abort_after
         self._discarded = 0
         self._carrier = None
-        self._give_pipe_back()
+        self.flow.give_pipe_back()
         self.relaying = False
         self.paused = 0
         if sender.pending is None:
@@ -228,11 +229,6 @@ class Connection(Reading):
         else:
             self.abort(reset=True)
 
-    def _give_pipe_back(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            pipe.give_back()
-
     def abort(self, *, reset: bool = True) -> None:
         """Close the socket now.  With `reset` the peer hears a reset unless it has ended by itself."""
         if self.closed:
@@ -240,7 +236,7 @@ class Connection(Reading):
         self.closed = self.closing = True
         self._carrier = None
         self._deadlines.cancel(self)
-        self._give_pipe_back()
+        self.flow.give_pipe_back()
         if reset and not (self.ended and self.sender.fin_sent):
             close_by_reset(self.sock)
         fd = self.sock.fileno()

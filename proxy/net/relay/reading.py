@@ -17,9 +17,8 @@ from abc import ABC, abstractmethod
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.net.relay import relay, splice
 from proxy.net.relay.pace import SMALL_PIECE, TURN, Pace
-from proxy.net.relay.relay import ALL, END, RESET, TOO_MUCH
+from proxy.net.relay.relay import ALL, END, RESET, TOO_MUCH, Flow
 from proxy.net.relay.sender import Sender
 from proxy.net.tls.problem import TlsProblem
 
@@ -64,9 +63,8 @@ class Reading(ABC):
     """One end of a session, as it is read."""
 
     __slots__ = (
-        "_carrier", "_deadlines", "_may_read", "_pace", "_peer", "_pipe", "_poller", "active_at", "channel", "closed",
-        "closing", "end_seen", "ended", "moved", "paused", "relaying", "securing", "sender", "side",
-        "sock",
+        "_carrier", "_deadlines", "_may_read", "_pace", "_peer", "_poller", "channel", "closed", "closing", "end_seen",
+        "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
     )  # fmt: skip
 
     def __init__(self, side: str, sock: socket.socket, carrier: Carries, poller: Poller, deadlines: Deadlines) -> None:
@@ -75,8 +73,7 @@ class Reading(ABC):
         self.sock = sock
         self.sender = Sender(sock, self)
         self.channel: TlsChannel | None = None
-        self.moved = 0  # bytes relayed from here
-        self.active_at = 0.0  # when the last of them came
+        self.flow = Flow()  # what is relayed from here
         self.paused = 0
         self.relaying = False
         self.ended = False  # nothing more will come from here
@@ -88,7 +85,6 @@ class Reading(ABC):
         self._poller = poller
         self._deadlines = deadlines
         self._peer: Reading | None = None
-        self._pipe: splice.Pipe | None = None  # the kernel's buffer of this direction, for a long relay
         self._pace = Pace()
         self._may_read = False
 
@@ -115,7 +111,7 @@ class Reading(ABC):
         """That reason is gone."""
         if self.paused & why:
             self.paused &= ~why
-            may_come = self._may_read or self.channel is not None or self._pipe is not None
+            may_come = self._may_read or self.channel is not None or self.flow.pipe is not None
             if may_come and not self.paused and not self.closed:
                 self._poller.soon(self)
 
@@ -154,10 +150,10 @@ class Reading(ABC):
                 self._may_read = False
                 return
             except OSError:
-                self._finished(True)
+                self._reset_came()
                 return
             if not data:
-                self._finished(self.sender.broken)
+                self._finished()
                 return
             now = monotonic()
             self._received(data, now)
@@ -195,11 +191,14 @@ class Reading(ABC):
             try:
                 data = channel.recv(size)
             except OSError:
-                self._finished(True)
+                self._reset_came()
                 return
             except TlsProblem:
                 # One that we have ended without close_notify answers so (OpenSSL's own default): its end, not a fault.
-                self._finished(not self.sender.ended_bare)
+                if self.sender.ended_bare:
+                    self._finished()
+                else:
+                    self._reset_came()
                 return
             if data is None:
                 if channel.more:
@@ -207,16 +206,15 @@ class Reading(ABC):
                 self._may_read = False
                 return
             if not data:
-                self._finished(self.sender.broken)
+                self._finished()
                 return
             if not self.relaying:
                 self._received(data, monotonic())
             elif self._peer is not None and self._carrier is not None:
-                self.moved += len(data)
+                self.flow.came(data)
                 if self._carrier.looks():
                     self._carrier.look(self, data)
                 self._peer.sender.write(data)
-                self.active_at = monotonic()
             if self._has_changed():
                 return
             if size == SMALL_PIECE or monotonic() >= ends_at:
@@ -248,78 +246,45 @@ class Reading(ABC):
         carrier = self._carrier
         if peer is None or carrier is None:
             return
-        if self._pipe is not None:
-            self._splice(self._pipe, peer)
-            return
         to = peer.sender
-        if (
-            to.broken
-        ):  # for nobody; the end comes when what the peer said last has been taken, or never, and then in time
+        if to.broken:
+            # For nobody; the end comes when what the peer said last has been taken, or never, and then in time.
             self._may_read = True
             return
         looks = carrier.looks()
         show = (lambda data: carrier.look(self, data)) if looks else None
-        enough = splice.NEVER
-        if self.moved > splice.LOOK_AFTER and not looks and peer.channel is None:
-            enough = splice.enough(self.moved)
-        moved, came = relay.pump(self.sock, to, bool(mask and not mask & ENDINGS), show, enough)
-        if moved:
-            self.moved += moved
-            self.active_at = monotonic()
+        only_bytes = bool(mask and not mask & ENDINGS)
+        came = self.flow.carry(self.sock, to, only_bytes, show, not looks and peer.channel is None)
         if came == ALL:
             self._may_read = False
         elif came == END:
-            self._finished(self.sender.broken)
+            self._finished()
         elif came == RESET:
-            self._finished(True)
+            self._reset_came()
         elif came == TOO_MUCH:
             self._may_read = True
-        elif self.moved > splice.BEGIN_AFTER and enough != splice.NEVER and (pipe := splice.pipe()) is not None:
-            self._pipe = pipe
-            self._splice(pipe, peer)
         else:
             self._turn_over()
-
-    def _splice(self, pipe: splice.Pipe, peer: Reading) -> None:
-        """The same in the kernel."""
-        get = self.sock.fileno()
-        put = peer.sock.fileno()
-        for _ in range(splice.SPLICES_A_TURN):
-            came = pipe.take(get)
-            self.moved += came
-            if pipe.holds and (peer.sender.broken or peer.sender.fin_sent):
-                return  # nobody is left to take it; what the peer said last is being read
-            try:
-                went = pipe.give(put)
-            except OSError as error:
-                peer.sender.unsendable(error)
-                went = 0
-            if went:
-                self.active_at = monotonic()
-            elif not came:
-                break
-        else:
-            self._turn_over()
-            return
-        self._may_read = False
-        if pipe.over:
-            reset = pipe.source_reset or self.sender.broken
-            self._pipe = None
-            pipe.give_back()
-            self._finished(reset)
 
     # -- its end -----------------------------------------------------------------------------------------------------
 
-    def _finished(self, reset: bool) -> None:
-        """Nothing more will come: `reset` when the peer is gone altogether, be it before or after an end of its own."""
+    def _finished(self) -> None:
+        """The peer's end was read; it may be gone altogether since."""
+        self._is_over(end_seen=not self.sender.reset_seen, gone=self.sender.broken)
+
+    def _reset_came(self) -> None:
+        """Nothing more will come, and there was no end before: behind a FIN Linux gives an end to each read."""
+        self._is_over(end_seen=False, gone=True)
+
+    def _is_over(self, *, end_seen: bool, gone: bool) -> None:
         self.ended = True
-        self.end_seen = not reset or (self.sender.broken and not self.sender.reset_seen)
+        self.end_seen = end_seen
         self._may_read = False
         carrier = self._carrier
         if self.closing or carrier is None:
             self.abort()
         else:
-            carrier.ended(self, reset)
+            carrier.ended(self, gone)
 
     @property
     def end_was_clean(self) -> bool:

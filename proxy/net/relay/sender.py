@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proxy.net.tls.problem import TlsProblem
 
 if TYPE_CHECKING:
+    from proxy.net.relay.splice import Pipe
     from proxy.net.tls.channel import TlsChannel
 
 MAX_PENDING: Final = 65536
@@ -82,6 +83,14 @@ class Sender:
         if len(self.pending) > MAX_PENDING and self._feeds is not None:
             self._feeds.too_full()
 
+    def take(self, pipe: Pipe) -> int:
+        """Send what the socket takes of what the pipe holds: how many bytes."""
+        try:
+            return pipe.give(self._sock.fileno())
+        except OSError as error:
+            self.unsendable(error)
+            return 0
+
     def flush(self) -> bool:
         """Send what waits, then the end that was to follow it.  False while something waits, or nothing can go."""
         pending = self.pending
@@ -115,16 +124,17 @@ class Sender:
         Linux tells a reset that came behind a FIN as EPIPE, one without as ECONNRESET, and to one call only: the next
         `recv` gives an end in both cases.
         """
-        self.broken = True
         self.reset_seen = not (isinstance(error, OSError) and error.errno == errno.EPIPE)
-        self.pending = None
+        self.gone()
         if self._feeds is not None:
-            self._feeds.has_room()
             self._feeds.lost()
 
     def gone(self) -> None:
-        """The peer is known to be gone altogether."""
+        """The peer is known to take no more."""
         self.broken = True
+        self.pending = None
+        if self._feeds is not None:
+            self._feeds.has_room()
 
     @property
     def wants_room(self) -> bool:

@@ -14,7 +14,6 @@ import sys
 import termios
 from typing import Final
 
-_PEER_IS_THERE: Final = (1, 4, 5)  # TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2: <net/tcp_states.h>
 _LINGER_NOTHING: Final = struct.pack("ii", 1, 0)
 
 
@@ -26,13 +25,12 @@ def unacknowledged(sock: socket.socket) -> int:
         return 0
 
 
-def has_left(sock: socket.socket) -> bool:
-    """Whether a FIN or a reset has come, be it that it waits behind bytes that were not read (TCP_INFO, tcp(7))."""
+def unread(sock: socket.socket) -> int:
+    """Bytes that have come and were not read (SIOCINQ, tcp(7))."""
     try:
-        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
     except OSError:
-        return True
-    return state not in _PEER_IS_THERE
+        return 0
 
 
 def close_by_reset(sock: socket.socket) -> None:

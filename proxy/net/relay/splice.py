@@ -16,11 +16,9 @@ import os
 from typing import Final
 
 BEGIN_AFTER: Final = 393216  # bytes relayed plainly before it begins
-LOOK_AFTER: Final = 65536  # bytes until which nobody asks whether a direction is a long one
 PIPE_SIZE: Final = 1048576
 MAX_PIPES: Final = 32  # in use at once in one process: what the kernel gives an unprivileged user at this size
 MAX_SPARE: Final = 4
-NEVER: Final = 1 << 62
 SPLICES_A_TURN: Final = 16
 
 _FLAGS: Final = getattr(os, "SPLICE_F_NONBLOCK", 2) | getattr(os, "SPLICE_F_MOVE", 1)
@@ -92,11 +90,6 @@ class Pipe:
             return 0
         self.holds -= count
         return count
-
-
-def enough(moved: int) -> int:
-    """How many bytes more make a direction a long one, of which so many have come; many, when no pipe is left."""
-    return BEGIN_AFTER - moved if AVAILABLE and _in_use < MAX_PIPES else NEVER
 
 
 def pipe() -> Pipe | None:

@@ -20,13 +20,14 @@ longer than that is read as far as it goes.
 
 from __future__ import annotations
 
+from proxy.net.tls.records import PROTECTED_ALERTS
+
 MAX_HELD = 4096
 MAX_LOOKED_AT = 16384
 
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA = 20, 21, 22, 23
 _CLIENT_HELLO, _SERVER_HELLO = 1, 2
 _FATAL = 2
-_PROTECTED_ALERTS = (19, 11)  # octets: level, description, content type and a tag of 16, or of 8 (AES-CCM-8)
 _FINISHED_AT_MOST = 100  # octets of an encrypted Finished of TLS 1.2; a second ClientHello has more
 _SERVER_NAME, _SUPPORTED_VERSIONS = 0, 43
 
@@ -113,7 +114,7 @@ class TlsRecordPeek:
                 return f"the ClientHello of {self.hello_octets} octets was never answered"
         elif self._fatal:
             return f"the {self.alert_by} sent the TLS alert {self.alert}"
-        elif self.version == "TLSv1.3" and self._protected in _PROTECTED_ALERTS:
+        elif self.version == "TLSv1.3" and self._protected in PROTECTED_ALERTS:
             return "the client ended the TLS handshake with an alert behind the server's certificate"
         elif self.version and self._client is not None and not self._finishes:
             return "the TLS handshake was not finished: the client said no more behind the server's hello"

@@ -17,8 +17,45 @@ from typing import Final
 MAX_JUNK: Final = 64
 MAX_CREDIT: Final = 1024  # records with data that count for later ones without
 SMALLEST_RECORD: Final = 23  # octets: a header, and in TLS 1.3 the inner type and a tag
-APPLICATION_DATA: Final = 23  # ContentType, RFC 8446 5.1
+ALERT: Final = 21  # ContentType, RFC 8446 5.1
+APPLICATION_DATA: Final = 23
 HEADER: Final = 5
+PROTECTED_ALERTS: Final = (19, 11)  # octets: level, description, content type and a tag of 16, or of 8 (AES-CCM-8)
+PROTECTED_QUIT: Final = 23  # octets: "QUIT\r\n", content type and tag
+PROTECTED_FINISHED: Final = (53, 69)  # octets: header and hash (SHA-256, SHA-384), content type and tag
+CHANGE_CIPHER_SPEC: Final = b"\x14\x03\x03\x00\x01\x01"  # the whole record, RFC 8446 appendix D.4
+LONGEST_ALERT: Final = 128  # octets; with a MAC of SHA-384 and padding 80
+
+
+def ends_with_alert(data: bytes) -> bool:
+    """Whether the last record of an established TLS session is an alert: its sender has said its last.
+
+    It is a close_notify (RFC 8446 6.1, RFC 5246 7.2.1: no more is sent) or a fatal one.  Up to TLS 1.2 its type is in
+    clear; in TLS 1.3 it is told by its length, which nothing else of a mail session has.
+    """
+    if any(_ends_with_record(data, APPLICATION_DATA, length) for length in PROTECTED_ALERTS):
+        return True
+    return any(_ends_with_record(data, ALERT, length) for length in range(2, LONGEST_ALERT))
+
+
+def ends_with_refusal(data: bytes) -> bool:
+    """Whether a client in TLS 1.3 has said nothing behind its handshake but a record of QUIT's length.
+
+    Postfix does so when it does not take the certificate, with the session tickets unread: so its close is a reset,
+    which takes the close_notify along when Nagle's algorithm holds that back (RFC 1122 4.2.3.4).
+    """
+    if not _ends_with_record(data, APPLICATION_DATA, PROTECTED_QUIT):
+        return False
+    before = data[: -HEADER - PROTECTED_QUIT]
+    return any(
+        _ends_with_record(before, APPLICATION_DATA, length) and before[: -HEADER - length].endswith(CHANGE_CIPHER_SPEC)
+        for length in PROTECTED_FINISHED
+    )
+
+
+def _ends_with_record(data: bytes, kind: int, length: int) -> bool:
+    header = data[-HEADER - length : -length]
+    return len(header) == HEADER and header[:2] == bytes((kind, 3)) and header[3:] == length.to_bytes(2, "big")
 
 
 class Records:

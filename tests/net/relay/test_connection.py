@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from proxy.net.relay import splice
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.sender import MAX_PENDING
 from tests.own_reactor import OwnReactor
@@ -90,3 +93,54 @@ def test_end_that_was_told_while_the_peer_was_full_is_passed_on(relay: Relay) ->
     assert relay.tells.ends == [(relay.server, False)]
     relay.own.run(lambda: comes(len(got) >= sent + rest))
     assert bytes(got) == b"x" * sent + b"y" * rest
+
+
+def test_nothing_overtakes_what_waits_when_a_direction_goes_on_in_the_kernel(relay: Relay) -> None:
+    relay.server.flow.pipe = splice.pipe()  # a long direction, of which all has left
+    sent = os.urandom(10000)
+    relay.server_far.sendall(sent)
+    relay.server.ready(select.EPOLLIN | select.EPOLLOUT)
+    assert relay.client.sender.pending
+    more = os.urandom(30000)
+    relay.server_far.sendall(more)
+    got = bytearray()
+    with suppress(BlockingIOError):
+        while data := relay.client_far.recv(65536):
+            got += data
+    relay.server.ready(select.EPOLLIN | select.EPOLLOUT)  # before the client's socket tells that it has room
+
+    def comes() -> bool:
+        with suppress(BlockingIOError):
+            got.extend(relay.client_far.recv(65536))
+        return len(got) >= len(sent + more)
+
+    relay.own.run(comes)
+    assert bytes(got) == sent + more
+
+
+def test_the_last_words_are_known_however_they_are_cut_and_also_behind_a_long_relay(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splice, "BEGIN_AFTER", 100000)
+    for piece in (b"250 ok\r\n22", b"1 by", b"e\r\n"):
+        relay.server_far.sendall(piece)
+        relay.own.turns(0.03)
+    assert relay.server.flow.last_words == b"250 ok\r\n221 bye\r\n"
+    assert relay.client_far.recv(100) == b"250 ok\r\n221 bye\r\n"
+    relay.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200000)
+    left = 400000
+
+    def comes() -> bool:
+        nonlocal left
+        with suppress(BlockingIOError):
+            relay.server_far.send(bytes(min(left, 65536)))
+            left = max(0, left - 65536)
+        with suppress(BlockingIOError):
+            relay.client_far.recv(65536)
+        return not left and relay.server.flow.pipe is not None and not relay.server.flow.pipe.holds
+
+    relay.own.run(comes)
+    relay.own.turns(0.05)
+    relay.server_far.sendall(b"221 bye\r\n")
+    relay.own.turns(0.05)
+    assert relay.server.flow.last_words.endswith(b"221 bye\r\n")

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from proxy.net.tls.channel import MAX_UNSENT, TlsChannel, TlsProblem
-from proxy.net.tls.records import MAX_JUNK, Records
+from proxy.net.tls.records import MAX_JUNK, Records, ends_with_alert, ends_with_refusal
 from tests.certificates import make
 from tests.tls13 import Flooder
 from tests.tls_pair import receive, server_context, shake, tcp_pair, until
@@ -104,3 +104,49 @@ def test_who_asks_for_answers_and_does_not_read_them_is_ended(pair: tuple[TlsCha
     with pytest.raises(TlsProblem, match="does not read them"):
         asks_on()
     assert 0 < max(waiting) <= MAX_UNSENT
+
+
+HELLO = b"\x16\x03\x01" + (300).to_bytes(2, "big") + bytes(300)
+CCS = b"\x14\x03\x03\x00\x01\x01"
+
+
+@pytest.mark.parametrize(
+    ("said", "alert"),
+    [
+        (record(60) + record(19), True),  # TLS 1.3: level, description, type, tag
+        (record(60) + record(11), True),  # ... with a tag of 8 octets
+        (record(60) + record(20), False),
+        (record(19) + record(60), False),
+        (record(19)[:-1], False),
+        (record(60) + record(26, 21), True),  # TLS 1.2, AES-GCM
+        (record(60) + record(18, 21), True),  # ChaCha20-Poly1305
+        (record(60) + record(48, 21), True),  # CBC and SHA-1
+        (record(60) + record(80, 21), True),  # CBC and SHA-384
+        (record(60) + record(26, 22), False),
+        (b"\x15\x03\x03\x00\x02\x01\x00", True),  # in clear
+        (record(26, 21) + record(60), False),
+        (b"221 2.0.0 bye\r\n", False),
+        (b"\x15", False),
+        (b"", False),
+    ],
+)
+def test_a_side_that_sent_an_alert_last_has_said_its_last(said: bytes, alert: bool) -> None:
+    for more in (b"", HELLO + CCS):
+        assert ends_with_alert(more + said) is alert
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        (HELLO + CCS + record(69) + record(23), True),  # Finished of SHA-384, QUIT
+        (HELLO + CCS + record(53) + record(23), True),
+        (HELLO + CCS + record(69), False),
+        (HELLO + CCS + record(69) + record(24), False),
+        (HELLO + CCS + record(69) + record(30) + record(23), False),  # more was said
+        (HELLO + record(69) + record(23), False),
+        (record(23), False),
+        (b"", False),
+    ],
+)
+def test_a_client_that_says_quit_right_behind_the_handshake_has_refused_what_it_saw(said: bytes, refusal: bool) -> None:
+    assert ends_with_refusal(said) is refusal
