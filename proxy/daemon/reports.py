@@ -227,8 +227,11 @@ class Reports:
             session.answered("failed")
         counts.flowed(*session.flowed(story.bytes_from_client, story.bytes_from_server))
         now = self._now()
-        served = story.outcome in WELL and (story.outcome == "completed" or story.ehlo not in ("none", "refused"))
-        counts.ended(story.outcome, story.tls, session.result, now, served)
+        greeted = story.ehlo not in ("none", "refused")
+        spoke = greeted or story.tls != "none" or bool(story.ehlo_name)  # HELO alone, or TLS from the first byte
+        served = story.outcome in WELL and (greeted or (story.outcome == "completed" and spoke))
+        turned_away = not served and story.outcome == "server-closed"
+        counts.ended(story.outcome, story.tls, session.result, now, served=served, turned_away=turned_away)
         self.hour.count(now, story.ehlo == "repaired")
         self._tell_end(story, seconds)
 

@@ -491,3 +491,29 @@ def test_the_end_of_a_session_costs_less_than_fifteen_microseconds() -> None:
             daemon.reports.session_ended(story, 1.0)
         best = min(best, (time.perf_counter() - begun) / 200)
     assert best < 15e-6
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"outcome": "completed", "ehlo": "good"}, "served"),
+        ({"outcome": "client-reset", "ehlo": "repaired"}, "served"),
+        ({"outcome": "completed", "ehlo_name": "helo.example"}, "served"),  # HELO alone
+        ({"outcome": "completed", "tls": "passthrough"}, "served"),  # TLS from the first byte
+        ({"outcome": "completed"}, "unserved"),  # QUIT, perhaps behind a 554
+        ({"outcome": "client-closed"}, "unserved"),  # a port scan
+        ({"outcome": "server-closed"}, "failed"),  # turned away
+        ({"outcome": "server-closed", "ehlo": "refused"}, "failed"),
+        ({"outcome": "tls-failed", "ehlo": "good"}, "failed"),
+    ],
+)
+def test_who_was_served_is_told_from_who_only_came(facts: dict[str, str], told: str) -> None:
+    daemon = Daemon()
+    story = daemon.story()
+    daemon.reports.session_started(story)
+    for name, value in facts.items():
+        setattr(story, name, value)
+    daemon.reports.session_ended(story, 1.0)
+    counts = daemon.reports.metrics.route(story.route)
+    times = {"served": counts.served_at, "failed": counts.failed_at, "unserved": counts.unserved_at}
+    assert {name for name, at in times.items() if at} == {told}

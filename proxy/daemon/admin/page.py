@@ -4,10 +4,10 @@
 refreshes by itself, follows the browser's light or dark scheme and is usable on a phone.  Nothing comes from outside:
 the style sheet is inline and allowed by its hash, the plot is inline SVG.
 
-What a person looks for comes first: how each route does (`proxy.daemon.admin.health`; green is only what serves
-somebody), what was refused or failed and why, destinations that are down, then those with findings.  Replies are shown
-line by line with what the repair took (−) and gave (+); those without findings are folded.  Only so many are shown at
-length, the others in one line each.
+What a person looks for comes first: routes that serve nobody, and how each does (`proxy.daemon.admin.health`; green is
+only what serves somebody), what was refused or failed and why, destinations that are down, then those with findings.
+Replies are shown line by line with what the repair took (−) and gave (+); those without findings are folded.  Only so
+many are shown at length, the others in one line each.
 
 All text is escaped here, whoever wrote it; the style sheet itself is `proxy.daemon.admin.style`.
 """
@@ -31,6 +31,7 @@ REFRESH = 10  # seconds
 MAX_AT_LENGTH = 24  # destinations with their replies
 MAX_CERTIFICATES = 50
 _DAY = 24 * 3600.0
+_ROUTE_ORDER = {"bad": 0, "warn": 1, "good": 2, "quiet": 2}  # and as configured
 _PRE = '<pre tabindex="0">'  # a long line can be scrolled to with the keyboard
 
 POLICY = (
@@ -70,7 +71,7 @@ def render(
             plot(minutes),
             *(
                 part
-                for route in status["routes"]
+                for route in sorted(status["routes"], key=lambda route: _ROUTE_ORDER[states[route["name"]].kind])
                 for part in _route(route, states[route["name"]], causes.get(route["name"], NO_CAUSES), budget, now)
             ),
             *_certificates(certificates, now),
@@ -175,11 +176,11 @@ def _route(route: dict[str, Any], state: Health, causes: RouteCauses, budget: _B
         ("failed", route["failed_total"], causes.failed),
     ):
         told = ", ".join(f"{count:,} {escape(cause)}" for cause, count in sorted(why.items(), key=lambda one: -one[1]))
-        more = f"{total:,}: {told}" if total and told else f"{total:,}"
+        more = told if len(why) == 1 else f"{total:,}: {told}" if told else f"{total:,}"
         yield _fact(name, more, "warn" if total else "")
     yield "</dl>\n"
     for destination in sorted(route["destinations"], key=_urgency):
-        yield from _destination(destination, budget, now)
+        yield from _destination(destination, budget, now, green=state.serves)
     yield "</section>\n"
 
 
@@ -196,8 +197,10 @@ def _urgency(destination: dict[str, Any]) -> tuple[int, int, str, str]:
     return (up, 0 if destination["findings"] else 1, destination["name"], destination["address"])
 
 
-def _destination(destination: dict[str, Any], budget: _Budget, now: float) -> Iterator[str]:
-    kind, word = {True: ("good", "up"), False: ("bad", "down"), None: ("quiet", "not tried yet")}[destination["up"]]
+def _destination(destination: dict[str, Any], budget: _Budget, now: float, *, green: bool) -> Iterator[str]:
+    kind, word = {True: ("good" if green else "quiet", "up"), False: ("bad", "down"), None: ("quiet", "not tried yet")}[
+        destination["up"]
+    ]
     since = f' <span class="about">for {_ago(destination["since"], now)}</span>' if destination["since"] else ""
     name, address = destination["name"], destination["address"]
     yield f'<article class="{kind}">\n<div class="who"><h3>{escape(name)}'

@@ -97,8 +97,9 @@ class RouteCauses:
     failed: dict[str, int]  # by outcome
     starttls: dict[str, int]  # sessions by result
     served_at: float  # the last session that did what its client came for
-    failed_at: float
+    failed_at: float  # the last that failed, was refused, or was turned away by the server
     failed_in_row: int
+    unserved_at: float = 0.0  # the last whose client went without a word that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +252,8 @@ def _causes(route: RouteShown, counts: Snapshot) -> RouteCauses:
         if _is_failure(outcome):
             failed[outcome] = failed.get(outcome, 0) + count
     refused = {rule: count for rule, count in counts["refusals"].items() if count}
-    times = (counts["served_at"], counts["failed_at"])
-    return RouteCauses(route.repair, refused, failed, dict(counts["starttls"]), *times, counts["failed_in_row"])
+    times = (counts["served_at"], counts["failed_at"], counts["failed_in_row"], counts["unserved_at"])
+    return RouteCauses(route.repair, refused, failed, dict(counts["starttls"]), *times)
 
 
 def _is_failure(outcome: str) -> bool:

@@ -30,8 +30,8 @@ def moved() -> Metrics:
     for _ in range(5):
         route.began()
     route.flowed(110, 260)
-    route.ended("completed", "passthrough", "accepted", 1.0, True)
-    route.ended("completed", "none", "not_offered", 2.0, True)
+    route.ended("completed", "passthrough", "accepted", 1.0, served=True)
+    route.ended("completed", "none", "not_offered", 2.0, served=True)
     route.refused("not_allowed", 3.0)
     route.found(("greeting-not-first", True))
     route.found(("keyword-invalid", False))
@@ -206,7 +206,7 @@ def test_merging_changes_none_of_the_snapshots() -> None:
 
 def test_routes_findings_and_results_that_only_one_worker_saw_are_kept() -> None:
     other = Metrics()
-    other.route("domain2").ended("completed", "none", "failed", 1.0, True)
+    other.route("domain2").ended("completed", "none", "failed", 1.0, served=True)
     other.route("domain1").found(("final-line-missing", True))
     other.route("domain1").refused("proxy_header", 1.0)
     both = merge([moved().snapshot(), other.snapshot()])
@@ -247,7 +247,7 @@ def test_names_of_routes_are_escaped() -> None:
     metrics = Metrics()
     name = 'a "quoted"\nname\\'
     metrics.route(name).began()
-    metrics.route(name).ended("completed", "none", "not_used", 1.0, True)
+    metrics.route(name).ended("completed", "none", "not_used", 1.0, served=True)
     labels = {"route": name, "outcome": "completed", "tls": "none"}
     assert value(metrics.snapshot(), "ehlo_proxy_sessions_total", **labels) == 1
 

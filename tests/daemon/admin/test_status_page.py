@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.daemon.admin import page as status_page
-from proxy.daemon.admin.health import NO_CAUSES, health_of
+from proxy.daemon.admin.health import NO_CAUSES, Health, health_of
 from proxy.daemon.admin.page import render, span
 from proxy.daemon.admin.plot import plot, round_up
 from proxy.daemon.admin.status import CertificateShown, StatusBoard
@@ -84,7 +84,7 @@ def test_a_person_finds_what_there_is_to_know() -> None:
         "[::]:25", "mx.domain1.com", "192.0.2.10:25", "greeting-not-first", "250-STARTTLS", "down", "for 1 h 23 min",
         "9 days left", "61 days left", "no findings", "of them repaired", "of 1,120", "of 1,000", "with TLS",
         "bridge: TLS ends here", "only looked at (observe)", "TLS passes through", "connection refused",
-        "29 not allowed", "8 proxy header", "every client was refused or every session failed since the start",
+        "29 not allowed", "8 proxy header", "every client was refused, failed, or was turned away since the start",
         "but not all destinations",
     ):  # fmt: skip
         assert said in text, said
@@ -219,6 +219,9 @@ LONG_AGO = NOW - 2 * 3600
         ({}, {"failed_at": NOW}, False, "bad", "serves nobody"),
         ({}, {"served_at": LONG_AGO, "failed_at": NOW}, False, "bad", "serves nobody"),
         ({}, {"served_at": NOW - 5, "failed_at": NOW, "failed_in_row": 5}, False, "warn", "failing"),
+        ({}, {"unserved_at": NOW}, False, "quiet", "no mail"),
+        ({}, {"served_at": LONG_AGO, "unserved_at": NOW}, False, "quiet", "no mail"),
+        ({}, {"served_at": NOW - 5, "unserved_at": NOW}, False, "good", "serving"),
     ],
 )
 def test_nothing_is_green_that_serves_nobody(
@@ -226,6 +229,20 @@ def test_nothing_is_green_that_serves_nobody(
 ) -> None:
     how = health_of({**ROUTE, **route}, replace(NO_CAUSES, **causes), draining=draining, now=NOW)  # type: ignore[arg-type]  # a table's
     assert (how.kind, how.word) == (kind, word)
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "serves"),
+    [
+        ("good", "serving", True),
+        ("warn", "serving", True),
+        ("warn", "draining", False),
+        ("bad", "full", False),
+        ("quiet", "no mail", False),
+    ],
+)
+def test_a_destination_is_green_only_where_its_route_serves(kind: str, word: str, serves: bool) -> None:
+    assert Health(kind, word).serves is serves
 
 
 # In a browser.

@@ -48,7 +48,7 @@ class RouteMetrics:
 
     __slots__ = (
         "connect", "ehlo", "failed_at", "failed_in_row", "findings", "from_client", "from_server", "open", "outcomes",
-        "refusals", "served_at", "starttls",
+        "refusals", "served_at", "starttls", "unserved_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +64,7 @@ class RouteMetrics:
         self.served_at = 0.0  # when the last session ended that did what its client came for; Unix time
         self.failed_at = 0.0  # when the last failed or was refused
         self.failed_in_row = 0  # sessions that failed since the last that was served; refusals don't count
+        self.unserved_at = 0.0  # when the last ended that had not failed and was not served: its client only looked in
 
     def began(self) -> None:
         """One session is open."""
@@ -74,16 +75,23 @@ class RouteMetrics:
         self.from_client += from_client
         self.from_server += from_server
 
-    def ended(self, outcome: str, tls: str, starttls: str, now: float, served: bool) -> None:
-        """One session is over, what became of STARTTLS in it, and whether it did what its client came for."""
+    def ended(
+        self, outcome: str, tls: str, starttls: str, now: float, *, served: bool, turned_away: bool = False
+    ) -> None:
+        """One session is over, and what became of STARTTLS in it.
+
+        `served`: it did what its client came for.  `turned_away`: the server had no word for it but a goodbye.
+        """
         self.open -= 1
         self._count(outcome, tls)
         if served:
             self.served_at = now
             self.failed_in_row = 0
-        elif outcome not in WELL:
+        elif turned_away or outcome not in WELL:
             self.failed_at = now
             self.failed_in_row += 1
+        else:
+            self.unserved_at = now
         self.starttls[starttls] = self.starttls.get(starttls, 0) + 1
 
     def refused(self, reason: str, now: float) -> None:
@@ -117,6 +125,7 @@ class RouteMetrics:
             "served_at": self.served_at,
             "failed_at": self.failed_at,
             "failed_in_row": self.failed_in_row,
+            "unserved_at": self.unserved_at,
         }
 
 
@@ -201,6 +210,7 @@ def _add(one: Snapshot, other: Snapshot) -> Snapshot:
         "served_at": max(one["served_at"], other["served_at"]),
         "failed_at": max(one["failed_at"], other["failed_at"]),
         "failed_in_row": one["failed_in_row"] + other["failed_in_row"],
+        "unserved_at": max(one["unserved_at"], other["unserved_at"]),
     }
 
 
