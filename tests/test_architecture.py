@@ -37,6 +37,11 @@ def test_every_function_that_it_names_is_there(file: str, name: str) -> None:
 
 def test_every_room_is_drawn() -> None:
     rooms = {path.parent.relative_to(TOP / "proxy").as_posix() for path in (TOP / "proxy").rglob("__init__.py")}
-    drawn = PAGE[PAGE.index("```\ncli") : PAGE.index("smtp/reply/  ")] + "smtp/reply/"
+    drawn = PAGE[PAGE.index("```text\ncli") : PAGE.index("smtp/reply/  ")] + "smtp/reply/"
     missing = {room for room in rooms - {"."} if f"{room.rpartition('/')[2]}/" not in drawn}
     assert missing <= {"smtp", "net", "admin", "daemon/admin/figures", "smtp/session/parts"}
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:config|docs|tests)/[\w./-]+\.\w+)`", PAGE))))
+def test_every_other_file_that_it_names_is_there(path: str) -> None:
+    assert (TOP / path).exists()
