@@ -52,7 +52,8 @@ def reads(ground: Field) -> None:
 def reads_nothing(ground: Field) -> None:
     with connect(ground.port, receive_buffer=4096) as client:
         client.send(b"EHLO a\r\nMAIL FROM:<>\r\n")
-        time.sleep(ground.left())
+        ground.hits += 1
+        ground.wait()
 
 
 def asks_for_tls(ground: Field) -> None:
@@ -67,6 +68,7 @@ def repeats_ehlo(ground: Field) -> None:
         greet(client)
         while ground.going():
             client.say(b"EHLO again.example")
+            ground.hits += 1
 
 
 def byte_by_byte(ground: Field) -> None:
@@ -75,13 +77,15 @@ def byte_by_byte(ground: Field) -> None:
             if not ground.going():
                 return
             client.sock.send(bytes([byte]))
+            ground.hits += 1
 
 
 def quits(ground: Field) -> None:
     with connect(ground.port) as client:
         client.reply()
         client.say(b"QUIT")
-        time.sleep(min(0.2, ground.left()))
+        ground.hits += 1
+        ground.wait(0.2)
 
 
 # -- connections -------------------------------------------------------------------------------------------------------
@@ -90,6 +94,7 @@ def quits(ground: Field) -> None:
 def comes_and_goes(ground: Field) -> None:
     for _ in range(50):
         connect(ground.port).close()
+        ground.hits += 1
 
 
 def comes_and_resets(ground: Field) -> None:
@@ -99,6 +104,7 @@ def comes_and_resets(ground: Field) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             if number % 3 == 0:
                 sock.send(b"EHLO a\r\nMAIL FROM:<>\r\n")
+                ground.hits += 1
 
 
 def holds(number: int, source: str = "", first: bytes = b"") -> Act:
@@ -110,9 +116,10 @@ def holds(number: int, source: str = "", first: bytes = b"") -> Act:
                 if not ground.going():
                     return
                 client = stack.enter_context(connect(ground.port, source=source))
+                ground.hits += 1
                 if first:
                     client.sock.send(first)
-            time.sleep(min(2.0, ground.left()))
+            ground.wait(2.0)
 
     return act
 
@@ -122,7 +129,8 @@ def half_closes(ground: Field) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(connect(ground.port)).finish()
-        time.sleep(min(1.0, ground.left()))
+            ground.hits += 1
+        ground.wait(1.0)
 
 
 def trickles(data: bytes, gap: float = 0.02) -> Act:
@@ -137,6 +145,7 @@ def trickles(data: bytes, gap: float = 0.02) -> Act:
                         return
                     with contextlib.suppress(OSError):
                         client.sock.send(bytes([byte]))
+                        ground.hits += 1
                 time.sleep(gap)
 
     return act
@@ -146,6 +155,7 @@ def bad_headers(ground: Field) -> None:
     for _ in range(20):
         with connect(ground.port) as client:
             client.send(random.randbytes(200))
+            ground.hits += 1
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------
@@ -162,6 +172,7 @@ def key_updates(ground: Field) -> None:
         flooder = Flooder(client.sock)
         while ground.going():
             client.sock.sendall(b"".join(flooder.key_update() for _ in range(500)))
+            ground.hits += 1
 
 
 def key_updates_among_data(ground: Field) -> None:
@@ -174,6 +185,7 @@ def key_updates_among_data(ground: Field) -> None:
             assert flooder.say(command)[:1] in b"23"
         while ground.going():
             client.sock.sendall(b"".join(flooder.data(b"x") + flooder.key_update() for _ in range(300)))
+            ground.hits += 1
 
 
 def small_records(ground: Field) -> None:
@@ -184,11 +196,13 @@ def small_records(ground: Field) -> None:
         while ground.going():
             with contextlib.suppress(TimeoutError):
                 client.sock.send(b"NO")
+                ground.hits += 1
 
 
 def handshakes(ground: Field) -> None:
     """One after the other, each left when it is done: what costs the proxy most for each octet of ours."""
     _inside(ground).close()
+    ground.hits += 1
 
 
 def half_a_handshake(ground: Field) -> None:
@@ -204,7 +218,8 @@ def half_a_handshake(ground: Field) -> None:
             with contextlib.suppress(ssl.SSLError):
                 tls.do_handshake()
             client.send(outgoing.read())
-        time.sleep(min(1.0, ground.left()))
+            ground.hits += 1
+        ground.wait(1.0)
 
 
 def hello_without_end(ground: Field) -> None:
@@ -242,7 +257,8 @@ def asks_for_pages_and_reads_nothing(ground: Field) -> None:
                 return
             path = (b"/metrics", b"/", b"/status.json")[number % 3]
             stack.enter_context(_admin(ground, path, receive_buffer=2048))
-        time.sleep(min(0.5, ground.left()))
+            ground.hits += 1
+        ground.wait(0.5)
 
 
 def holds_the_admin_listener(ground: Field) -> None:
@@ -253,9 +269,10 @@ def holds_the_admin_listener(ground: Field) -> None:
             if not ground.going():
                 return
             client = stack.enter_context(connect(ground.running.admin_port))
+            ground.hits += 1
             if number % 2:
                 client.sock.send(b"GET /metrics HTTP/1.1\r\nX-")
-        time.sleep(min(0.5, ground.left()))
+        ground.wait(0.5)
 
 
 def pipelines_pages(ground: Field) -> None:

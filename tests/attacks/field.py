@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.scripted import Ended
+
 if TYPE_CHECKING:
     from tests.bridge.parties import Keys
     from tests.certificates import Issued
@@ -30,6 +32,7 @@ class Field:
         self.ours = ours  # what the proxy shows in bridge mode
         self.port = 0  # the proxy's
         self.until = 0.0
+        self.hits = 0  # what was done of that which makes it an attack; without any it shows nothing
         self.running: Running | None = None
 
     def lasts(self, seconds: float) -> None:
@@ -39,8 +42,11 @@ class Field:
         """Whether the attack still lasts."""
         return time.monotonic() < self.until
 
-    def left(self) -> float:
-        return max(0.0, self.until - time.monotonic())
+    def wait(self, seconds: float = 1e9) -> None:
+        """So long, or until the attack is over."""
+        ends_at = min(self.until, time.monotonic() + seconds)
+        while (left := min(ends_at, self.until) - time.monotonic()) > 0:
+            time.sleep(min(0.2, left))
 
     def pour(self, peer: Peer, data: bytes) -> int:
         """Send `data` again and again until the attack is over or the peer is gone; how much went."""
@@ -49,6 +55,7 @@ class Field:
         while self.going():
             try:
                 sent += peer.sock.send(data)
+                self.hits += 1
             except TimeoutError:
                 continue
             except OSError:
@@ -69,6 +76,7 @@ class Field:
             if not data:
                 break
             got += len(data)
+            self.hits += 1
         return got
 
 
@@ -99,7 +107,7 @@ def attacker(attack: Attack, ground: Field) -> None:
     while ground.going():
         try:
             attack.act(ground)
-        except (OSError, EOFError, AssertionError):
+        except (OSError, EOFError, AssertionError, Ended):
             time.sleep(0.01)  # the proxy has had enough of it
         if not attack.again:
             return

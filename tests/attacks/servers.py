@@ -36,7 +36,7 @@ def good(ground: Field, peer: Peer) -> None:
 
 def silent(ground: Field, peer: Peer) -> None:
     """Says nothing, not even a banner."""
-    time.sleep(ground.left())
+    ground.wait()
 
 
 def answers_nothing(ground: Field, peer: Peer) -> None:
@@ -44,9 +44,16 @@ def answers_nothing(ground: Field, peer: Peer) -> None:
     ground.swallow(peer)
 
 
+def answers_one_ehlo(ground: Field, peer: Peer) -> None:
+    peer.send(BANNER)
+    peer.line()
+    peer.send(GOOD)
+    ground.swallow(peer)
+
+
 def reads_nothing(ground: Field, peer: Peer) -> None:
     peer.send(BANNER)
-    time.sleep(ground.left())
+    ground.wait()
 
 
 def answers_all(ground: Field, peer: Peer) -> None:
@@ -117,7 +124,7 @@ def never_closes(ground: Field, peer: Peer) -> None:
     while peer.line() != b"QUIT\r\n":
         peer.send(b"250 ok\r\n")
     peer.send(b"221 bye\r\n")
-    time.sleep(ground.left())
+    ground.wait()
 
 
 def unprintable(ground: Field, peer: Peer) -> None:
@@ -139,7 +146,7 @@ def hello_requests(ground: Field, peer: Peer) -> None:
 
 
 def hello_never_answered(ground: Field, peer: Peer) -> None:
-    Server(ground.keys.server(ground.ours), handshake=lambda peer: time.sleep(ground.left()))(peer)
+    Server(ground.keys.server(ground.ours), handshake=lambda peer: ground.wait())(peer)
 
 
 def hello_answered_byte_by_byte(ground: Field, peer: Peer) -> None:
@@ -160,10 +167,16 @@ _once = threading.Lock()
 
 
 @cache
-def _many_names() -> Issued:
+def many_names() -> Issued:
     letters = "abcdefghijklmnopqrstuvwxyz"
     names = [f"{a}.{b}{c}{d}" for a in letters for b in letters for c in letters for d in "abcdefghijkl"]
     return root().issue(*names[:7000])
+
+
+@cache
+def tiny_names() -> Issued:
+    """As many names as a chain of 64 KiB holds, which OpenSSL keeps taken apart for as long as the session lasts."""
+    return root().issue(*["a"] * 21_000)
 
 
 @cache
@@ -174,13 +187,14 @@ def _dhe(bits: int) -> ssl.SSLContext:
 
 def prepare() -> None:
     """Make what takes time to make."""
-    _many_names()
+    many_names()
+    tiny_names()
     _dhe(10_000)
 
 
 def certificate_of_many_names(ground: Field, peer: Peer) -> None:
     with _once:
-        context = ground.keys.server(_many_names())
+        context = ground.keys.server(many_names())
     Server(context)(peer)
 
 

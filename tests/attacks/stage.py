@@ -87,8 +87,7 @@ class Stage:
             for thread in threads:
                 thread.join(20)
                 assert not thread.is_alive(), "an attacker does not end"
-            if flood is not None:
-                flood.replies()
+            assert flood.replies() if flood is not None else ground.hits, "nothing was done"
         turns = [one["seconds"] for one in self.running.of("slow-turn")[slow:]]
         assert not self.running.of("worker-ended"), "a worker ended"
         assert not self.running.of("worker-hangs"), "a worker hangs"

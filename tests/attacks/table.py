@@ -59,7 +59,7 @@ WORST: Final = {
         clients.looks_at_all_pages, servers.unprintable, 4, destinations=250, worst=True
     ),
     "records of two octets behind an EHLO": Attack(
-        clients.small_records, servers.answers_nothing, 20, worst=True,
+        clients.small_records, servers.answers_one_ehlo, 20, worst=True,
         bridge={"server": "none", "verify": "none", "required": False},
     ),
     "one client that repeats EHLO": Attack(clients.repeats_ehlo, servers.answers_all, 1, worst=True),
