@@ -17,10 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.loopback import free_port
+from tests.loopback import TOP, free_port
 
 START_SECONDS = 15.0
 
@@ -91,12 +91,12 @@ class Contender:
     def memory(self) -> int:
         return sum(memory_of(pid) for pid in self.pids())
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 3.0) -> None:
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
             try:
-                process.wait(3)
+                process.wait(patience)
             except subprocess.TimeoutExpired:
                 for pid in reversed(tree(process.pid)):
                     with contextlib.suppress(OSError):
@@ -104,17 +104,39 @@ class Contender:
                 process.wait()
 
 
-def spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The proxy of one tree, pure or compiled, run by one interpreter, which has what the proxy needs or is lent it."""
+
+    name: str = "ehlo-proxy"
+    python: str = sys.executable
+    tree: Path = TOP
+    under: tuple[str, ...] = ()  # the program that runs it, as valgrind
+
+    def environment(self) -> dict[str, str]:
+        """Debian's Python has no Twisted: it is lent that of the interpreter that measures, of the same version."""
+        lent = [path for path in sys.path if path.endswith("site-packages")]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.tree), *lent]), "PYTHONHASHSEED": "0"}
+
+    def run_by(self, *under: str) -> Build:
+        return replace(self, under=under)
+
+
+def spawn(arguments: list[str], log: Path, build: Build | None = None) -> subprocess.Popen[bytes]:
+    where = build.tree if build is not None else None
+    environment = build.environment() if build is not None else None
     with log.open("ab") as output:
-        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=where, env=environment
+        )
 
 
-def wait_for_banner(contender: Contender, log: Path) -> None:
+def wait_for_banner(contender: Contender, log: Path, patience: float = START_SECONDS) -> None:
     """Until a connection gets a 220; raises RuntimeError with the end of the log when it never does."""
-    until = time.monotonic() + START_SECONDS
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", contender.port), 1) as probe:
-            probe.settimeout(2)
+            probe.settimeout(patience)
             if probe.recv(512).startswith(b"220"):
                 return
         time.sleep(0.05)
@@ -129,12 +151,13 @@ def sink(bench: Path, folder: Path, *options: str) -> Contender:
     return Contender("direct", port, [spawn([str(bench), "sink", str(port), *tls, *options], folder / "direct.log")])
 
 
-def haproxy(folder: Path, sink_port: int, *, splice: bool = False) -> Contender:
-    """HAProxy in TCP mode, one thread, with the time-outs that ehlo-proxy ships."""
-    port, name = free_port(), "haproxy-splice" if splice else "haproxy"
+def haproxy(folder: Path, sink_port: int, *, splice: bool = False, name: str = "", threads: int = 1) -> Contender:
+    """HAProxy in TCP mode, with the time-outs that ehlo-proxy ships."""
+    port = free_port()
+    name = name or ("haproxy-splice" if splice else "haproxy")
     config = folder / f"{name}.cfg"  # 9500 sessions are what 20000 files allow
     config.write_text(
-        "global\n  nbthread 1\n  maxconn 9500\n  maxpipes 200\n"
+        f"global\n  nbthread {threads}\n  maxconn 9500\n  maxpipes 200\n"
         "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30m\n  timeout server 30m\n"
         + ("  option splice-auto\n" if splice else "")
         + f"listen smtp\n  bind 127.0.0.1:{port} backlog 4096\n  maxconn 9500\n  server broken 127.0.0.1:{sink_port}\n"
@@ -157,24 +180,28 @@ def nginx(folder: Path, sink_port: int) -> Contender:
     return Contender("nginx", port, [spawn(["nginx", "-c", str(config), "-p", str(folder)], folder / "nginx.log")])
 
 
-def ehlo_proxy(folder: Path, sink_port: int, name: str = "ehlo-proxy", service: str = "", route: str = "") -> Contender:
+def ehlo_proxy(
+    folder: Path, sink_port: int, name: str = "", service: str = "", route: str = "", build: Build | None = None
+) -> Contender:
     """The proxy as shipped, log level info and metrics on; `service` and `route` are further lines of the file."""
+    build = build or Build()
+    name = name or build.name
     port = free_port()
     config = folder / f"{name}.toml"
     config.write_text(
         f'[service]\n{service}\n[admin]\nlisten = "127.0.0.1:{free_port()}"\n'
         f'[[route]]\nname = "bench"\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{sink_port}"]\n{route}\n'
     )
-    arguments = [sys.executable, "-m", "proxy", "run", "--config", str(config)]
-    return Contender(name, port, [spawn(arguments, folder / f"{name}.log")])
+    arguments = [*build.under, build.python, "-m", "proxy", "run", "--config", str(config)]
+    return Contender(name, port, [spawn(arguments, folder / f"{name}.log", build)])
 
 
-def ehlo_proxy_bridge(folder: Path, sink_port: int) -> Contender:
+def ehlo_proxy_bridge(folder: Path, sink_port: int, build: Build | None = None) -> Contender:
     """The proxy ending TLS on both sides, the server's certificate checked."""
     return ehlo_proxy(
         folder,
         sink_port,
-        "ehlo-proxy-bridge",
+        build=build,
         route=f'[route.tls]\nmode = "bridge"\ncertificate = "{folder}/cert.pem"\nkey = "{folder}/key.pem"\n'
         f'ca_file = "{folder}/cert.pem"\nverify_name = "mail.domain1.com"\n',
     )
@@ -204,15 +231,17 @@ def two_stunnels(folder: Path, sink_port: int) -> Contender:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *starts: Callable[[], Contender]) -> Iterator[list[Contender]]:
+def running(
+    folder: Path, *starts: Callable[[], Contender], patience: float = START_SECONDS
+) -> Iterator[list[Contender]]:
     """Start all, wait for their banners, and end all, whatever happens."""
     started: list[Contender] = []
     try:
         for start in starts:
             started.append(start())
         for contender in started:
-            wait_for_banner(contender, folder / f"{contender.name}.log")
+            wait_for_banner(contender, folder / f"{contender.name}.log", patience)
         yield started
     finally:
         for contender in reversed(started):
-            contender.stop()
+            contender.stop(patience / 5)

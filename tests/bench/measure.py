@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from tests.bench import contenders, stages
-from tests.bench.contenders import Contender, running
+from tests.bench import builds, contenders, instructions, stages
+from tests.bench.contenders import Build, Contender, running
+from tests.bench.table import Row, table
 
 HERE = Path(__file__).parent
 SETTLE_SECONDS = 0.25  # after a run, for the last closes to go through
@@ -41,6 +42,7 @@ class Size:
     paced_seconds: float
     gigabytes: float
     held: int
+    others: bool = False  # HAProxy with splice and nginx, too
 
 
 QUICK = Size(rounds=4, sessions=2000, tls_sessions=400, paced_seconds=1.0, gigabytes=1.0, held=2000)
@@ -50,9 +52,13 @@ WHOLE = Size(rounds=5, sessions=4000, tls_sessions=800, paced_seconds=2.0, gigab
 class Bench:
     """The compiled load, where things lie, and the measures: each gives one number for one contender."""
 
-    def __init__(self, program: Path, size: Size) -> None:
+    def __init__(self, program: Path, size: Size, measured: Sequence[Build] = (Build("pure"),)) -> None:
+        """`measured`: the builds of the proxy; the goals are for the one that `subject` is."""
         self.program = program
         self.size = size
+        self.builds = list(measured)
+        self.subject = next((one for one in measured if one.name == "compiled"), self.builds[-1])
+        self.usual = [one for one in measured if "," not in one.name]  # run by the one interpreter
         self.failures: list[str] = []
         self.in_kernel = 0.0  # seconds of the last `cpu`, to 10 ms
 
@@ -138,57 +144,18 @@ class Bench:
         return sorted((one / sum(grown) for one in grown), reverse=True)
 
 
-@dataclass(slots=True)
-class Row:
-    """One line of the table: the values of each contender, round by round."""
-
-    what: str
-    unit: str
-    against: str
-    goal: float
-    values: dict[str, list[float]] = field(default_factory=dict)
-    absolute: bool = False  # the goal is for the value itself, not for a ratio
-
-    def add(self, name: str, value: float) -> None:
-        self.values.setdefault(name, []).append(value)
-
-    def ratios(self, name: str) -> list[float]:
-        if self.absolute:
-            return self.values.get(name, [])
-        ours, theirs = self.values.get(name, []), self.values.get(self.against, [])
-        return [one / other for one, other in zip(ours, theirs, strict=False) if other]
-
-    def markdown(self, name: str) -> str:
-        def shown(one: str) -> str:
-            values = self.values.get(one)
-            return f"{median(values):.{0 if median(values) >= 20 else 2}f}" if values else ""
-
-        ratios = self.ratios(name)
-        ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "not measured"
-        met = "" if not ratios or not self.goal else ("yes" if median(ratios) <= self.goal else "**no**")
-        others = ", ".join(f"{o} {shown(o)}" for o in self.values if o not in (name, self.against))
-        goal = f"{self.goal:g}" if self.goal else ""
-        against = f"{self.against} {shown(self.against)}" if self.against else ""
-        return f"| {self.what} | {self.unit} | {against} | {shown(name)} | {ratio} | {goal} | {met} | {others} |"
-
-
-HEADER = (
-    "| measure | unit | against | ehlo-proxy | ratio or value: median (range) | goal | met | others |\n|" + "---|" * 8
-)
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def pass_through(bench: Bench, folder: Path, whole: bool) -> list[Row]:
+def pass_through(bench: Bench, folder: Path) -> list[Row]:
     """The rows of pass-through: a session, a GB, latencies."""
     rows = {
-        bench.session_cpu: Row("CPU a session, 1 kB", "µs", "haproxy", 2.5),
-        bench.gigabyte_cpu: Row("CPU a GB relayed", "ms", "haproxy", 0.8),
-        bench.tls_cpu: Row("CPU a session, real TLS, 10 kB message", "µs", "haproxy", 1.8),
-        bench.paced: Row("latency of a paced session, median", "ms", "haproxy", 1.75),
-        bench.paced_tls: Row("latency of a real TLS session, median", "ms", "haproxy", 1.1),
+        bench.session_cpu: Row("CPU a session, 1 kB", "µs", "haproxy", 1.6),
+        bench.gigabyte_cpu: Row("CPU a GB relayed", "ms", "haproxy", 0.35),
+        bench.tls_cpu: Row("CPU a session, real TLS, 10 kB message", "µs", "haproxy", 1.6),
+        bench.paced: Row("latency of a paced session, median", "ms", "haproxy", 1.7),
+        bench.paced_tls: Row("latency of a real TLS session, median", "ms", "haproxy", 1.2),
     }
     kernel = {
         bench.session_cpu: (Row("... of it in the kernel", "µs", "haproxy", 0), bench.size.sessions),
@@ -197,9 +164,9 @@ def pass_through(bench: Bench, folder: Path, whole: bool) -> list[Row]:
     with running(folder, lambda: contenders.sink(bench.program, folder)) as [direct]:
         starts: list[Callable[[], Contender]] = [
             lambda: contenders.haproxy(folder, direct.port),
-            lambda: contenders.ehlo_proxy(folder, direct.port),
+            *(lambda one=one: contenders.ehlo_proxy(folder, direct.port, build=one) for one in bench.builds),
         ]
-        if whole:
+        if bench.size.others:
             starts.append(lambda: contenders.haproxy(folder, direct.port, splice=True))
             if shutil.which("nginx"):
                 starts.append(lambda: contenders.nginx(folder, direct.port))
@@ -215,7 +182,7 @@ def pass_through(bench: Bench, folder: Path, whole: bool) -> list[Row]:
                             part.add(one.name, bench.in_kernel / sessions * 1e6)
                     if measure in (bench.paced, bench.paced_tls):
                         row.add("direct", measure(direct))
-                ratios = ", ".join(f"{row.what} {row.ratios('ehlo-proxy')[-1]:.2f}" for row in rows.values())
+                ratios = ", ".join(f"{row.what} {row.ratios(bench.subject.name)[-1]:.2f}" for row in rows.values())
                 say(f"round {turn + 1} of {bench.size.rounds}: {ratios}")
     return [*rows.values(), *(row for row, _ in kernel.values())]
 
@@ -223,84 +190,93 @@ def pass_through(bench: Bench, folder: Path, whole: bool) -> list[Row]:
 def held_sessions(bench: Bench, folder: Path) -> list[Row]:
     """Memory a held session and the service of new ones meanwhile; each contender is fresh, HAProxy and we in turn."""
     held = bench.size.held
-    memory = Row(f"memory a held session, {held} held", "KiB", "haproxy", 6, absolute=True)
-    slowest = Row("slowest new session meanwhile", "ms", "haproxy", 50, absolute=True)
+    memory = Row(f"memory a held session, {held} held", "KiB", "haproxy", 3.8, absolute=True)
+    slowest = Row("slowest new session meanwhile", "ms", "haproxy", 10, absolute=True)
     linear = Row(f"CPU a session, among {held} held against none", "µs", "none held", 1.25)
     limits = "max_sessions = 9500"
     with running(folder, lambda: contenders.sink(bench.program, folder)) as [direct]:
+        starts: list[Callable[[], Contender]] = [
+            lambda: contenders.haproxy(folder, direct.port),
+            *(
+                lambda one=one: contenders.ehlo_proxy(folder, direct.port, route=limits, build=one)
+                for one in bench.usual
+            ),
+        ]
         for _ in range(max(1, bench.size.rounds // 2)):
-            for start in (
-                lambda: contenders.haproxy(folder, direct.port),
-                lambda: contenders.ehlo_proxy(folder, direct.port, route=limits),
-            ):
+            for start in starts:
                 with running(folder, start) as [one]:
                     size, wait, alone, among = bench.held(one)
                     memory.add(one.name, size)
                     slowest.add(one.name, wait)
-                    if one.name == "ehlo-proxy":
+                    if one.name == bench.subject.name:
                         linear.add("none held", alone)
                         linear.add(one.name, among)
     return [memory, slowest, linear]
 
 
 def two_workers(bench: Bench, folder: Path) -> list[Row]:
-    """What the second worker costs a session, and how evenly the two accept."""
-    cpu = Row("CPU a session, two workers against one", "µs", "one worker", 1.1)
+    """What the second worker costs a session, beside HAProxy's second thread, and how evenly the two accept."""
+    ours = bench.subject
+    cpu = Row("CPU a session, two workers against one", "µs", "one worker", 0)
+    theirs = Row("... of HAProxy, two threads against one", "µs", "one thread", 0)
     split = Row("accepts of the busier of two workers", "share", "", 0.6, absolute=True)
     with (
         running(folder, lambda: contenders.sink(bench.program, folder)) as [direct],
         running(
             folder,
-            lambda: contenders.ehlo_proxy(folder, direct.port, "one worker"),
-            lambda: contenders.ehlo_proxy(folder, direct.port, "ehlo-proxy", service="workers = 2"),
-        ) as both,
+            lambda: contenders.ehlo_proxy(folder, direct.port, "one worker", build=ours),
+            lambda: contenders.ehlo_proxy(folder, direct.port, ours.name, service="workers = 2", build=ours),
+            lambda: contenders.haproxy(folder, direct.port, name="one thread"),
+            lambda: contenders.haproxy(folder, direct.port, name="two threads", threads=2),
+        ) as all_four,
     ):
-        for one in both:
+        for one in all_four:
             bench.load(one, "splice", 600, 16, 1000)
         for _ in range(bench.size.rounds):
-            for one in both:
-                cpu.add(one.name, bench.session_cpu(one))
-            split.add("ehlo-proxy", bench.split(both[1])[0])
-    return [cpu, split]
+            for one in all_four:
+                (theirs if one.name.endswith(("thread", "threads")) else cpu).add(one.name, bench.session_cpu(one))
+            split.add(ours.name, bench.split(all_four[1])[0])
+    cpu.goal = round(median(theirs.ratios("two threads")) + 0.1, 2)  # within 0.1 of HAProxy's own
+    return [cpu, theirs, split]
 
 
 def bridge(bench: Bench, folder: Path) -> list[Row]:
     """TLS ended twice: against two stunnels, and the latency."""
-    cpu = Row("bridge: CPU a message of 10 kB", "µs", "two-stunnels", 1.0)
+    cpu = Row("bridge: CPU a message of 10 kB", "µs", "two-stunnels", 0.6)
     latency = Row("bridge: latency, median", "ms", "two-stunnels", 0)
     with running(folder, lambda: contenders.sink(bench.program, folder)) as [broken]:
-        starts = [lambda: contenders.ehlo_proxy_bridge(folder, broken.port)]
+        starts = [lambda one=one: contenders.ehlo_proxy_bridge(folder, broken.port, one) for one in bench.usual]
         if shutil.which("stunnel4") or shutil.which("stunnel"):
             starts.insert(0, lambda: contenders.two_stunnels(folder, broken.port))
-        with running(folder, *starts) as both:
-            for one in both:
+        with running(folder, *starts) as all_of_them:
+            for one in all_of_them:
                 bench.load(one, "tls", 100, 4, 10000)
             for _ in range(bench.size.rounds):
-                for one in both:
-                    name = "ehlo-proxy" if one.name.startswith("ehlo-proxy") else one.name
-                    cpu.add(name, bench.tls_cpu(one))
-                    latency.add(name, bench.paced_tls(one))
+                for one in all_of_them:
+                    cpu.add(one.name, bench.tls_cpu(one))
+                    latency.add(one.name, bench.paced_tls(one))
     return [cpu, latency]
 
 
 def linear(bench: Bench, folder: Path) -> list[Row]:
     """Ten times the bytes, or ten times the lines of an EHLO reply, must not cost more than ten times as much."""
+    ours = bench.subject
     size = Row("CPU a byte: messages of 10 MB against 1 MB", "ns", "1 MB", 1.2)
     with (
         running(folder, lambda: contenders.sink(bench.program, folder)) as [direct],
-        running(folder, lambda: contenders.ehlo_proxy(folder, direct.port)) as [one],
+        running(folder, lambda: contenders.ehlo_proxy(folder, direct.port, build=ours)) as [one],
     ):
         for _ in range(bench.size.rounds):
             size.add("1 MB", bench.cpu(one, "mail", 200, 4, 1_000_000) / 200e6 * 1e9)
-            size.add("ehlo-proxy", bench.cpu(one, "mail", 20, 4, 10_000_000) / 200e6 * 1e9)
+            size.add(ours.name, bench.cpu(one, "mail", 20, 4, 10_000_000) / 200e6 * 1e9)
     lines = Row("CPU an EHLO line: 80 lines against 8, no reply alike", "µs", "8 lines", 1.2)
     with (
         running(folder, lambda: contenders.sink(bench.program, folder, "--lines", "5")) as [short],
         running(folder, lambda: contenders.sink(bench.program, folder, "--lines", "77")) as [long],
         running(
             folder,
-            lambda: contenders.ehlo_proxy(folder, short.port, "8 lines"),
-            lambda: contenders.ehlo_proxy(folder, long.port, "ehlo-proxy"),
+            lambda: contenders.ehlo_proxy(folder, short.port, "8 lines", build=ours),
+            lambda: contenders.ehlo_proxy(folder, long.port, ours.name, build=ours),
         ) as both,
     ):
         for _ in range(bench.size.rounds):
@@ -309,7 +285,18 @@ def linear(bench: Bench, folder: Path) -> list[Row]:
     return [size, lines]
 
 
-def compiled(folder: Path) -> Path:
+def counted(bench: Bench, folder: Path) -> list[Row]:
+    """User instructions a session, once, since they are the same each time; as many builds at a time as processors."""
+    row = Row("user instructions a session, thousands", "", "", 230, absolute=True)
+    if not shutil.which("valgrind"):
+        return []
+    for name, number in instructions.of_each(bench.program, folder, bench.builds).items():
+        row.add(name, number / 1000)
+    return [row]
+
+
+def load_program(folder: Path) -> Path:
+    """The load and the sink, compiled."""
     program = folder / "smtpbench"
     source = HERE / "smtpbench.c"
     subprocess.run(["gcc", "-O2", "-o", str(program), str(source), "-lssl", "-lcrypto"], check=True)
@@ -328,7 +315,7 @@ def certificate(folder: Path) -> None:
 def machine() -> str:
     about = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in about if line.startswith("model name")), platform.machine())
-    versions = [f"Python {platform.python_version()}"]
+    versions = [f"Python {one}" for one in builds.pythons()]
     for command in ("haproxy -v", "stunnel4 -version", "nginx -v", "openssl version"):
         with contextlib.suppress(OSError):
             done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
@@ -339,12 +326,14 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the rows a developer watches, less work each")
+    parser.add_argument("--quick", action="store_true", help="the rows a developer watches, pure build, less work each")
     parser.add_argument("--rounds", type=int, help="how often each measure is repeated")
     parser.add_argument("--only", action="append", choices=list(PARTS), help="these parts alone")
+    parser.add_argument("--before", metavar="COMMIT", default="", help="measure the tree of this commit as well")
+    parser.add_argument("--others", action="store_true", help="HAProxy with splice and nginx as well")
     parser.add_argument("--write", metavar="FILE", help="put the table into FILE as well (RESULTS.md)")
     chosen = parser.parse_args()
-    size = QUICK if chosen.quick else WHOLE
+    size = replace(QUICK if chosen.quick else WHOLE, others=chosen.others)
     if chosen.rounds:
         size = replace(size, rounds=chosen.rounds)
     contenders.allow_many_files()
@@ -353,15 +342,18 @@ def main() -> int:
         folder = Path(name)
         folder.chmod(0o755)
         certificate(folder)
-        bench = Bench(compiled(folder), size)
+        measured = builds.builds(folder, compiled=not chosen.quick, before=chosen.before)
+        bench = Bench(load_program(folder), size, measured)
         for part in chosen.only or (["pass-through", "held"] if chosen.quick else PARTS):
+            say(f"{part} ...")
             try:
-                rows += PARTS[part](bench, folder, not chosen.quick)
+                rows += PARTS[part](bench, folder)
             except (RuntimeError, OSError, subprocess.SubprocessError) as broken:
                 bench.failures.append(f"{part}: {broken}")
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    table = "\n".join([HEADER, *(row.markdown("ehlo-proxy") for row in rows)])
-    text = f"{when}; {machine()}; {size.rounds} rounds.\n\n{table}\n"
+    before = f"`before` is {chosen.before}; " if chosen.before else ""
+    shown = table(rows, [one.name for one in measured], bench.subject.name)
+    text = f"{when}; {before}{machine()}; {size.rounds} rounds.\n\n{shown}\n"
     if not chosen.only:
         text += f"\n{stages.table()}\n"
     text += "".join(f"\nFAILED: {one}" for one in bench.failures) + ("\n" if bench.failures else "")
@@ -371,23 +363,26 @@ def main() -> int:
     return 1 if bench.failures else 0
 
 
-PARTS: dict[str, Callable[[Bench, Path, bool], list[Row]]] = {
+PARTS: dict[str, Callable[[Bench, Path], list[Row]]] = {
     "pass-through": pass_through,
-    "held": lambda bench, folder, _: held_sessions(bench, folder),
-    "workers": lambda bench, folder, _: two_workers(bench, folder),
-    "bridge": lambda bench, folder, _: bridge(bench, folder),
-    "linear": lambda bench, folder, _: linear(bench, folder),
+    "held": held_sessions,
+    "workers": two_workers,
+    "bridge": bridge,
+    "linear": linear,
+    "instructions": counted,
 }
 
 RESULTS = """# What the proxy costs
 
 Written by `tests/bench/run --write tests/bench/RESULTS.md`; not typed. Shipped settings, log level info, metrics on;
 one worker, and one thread of HAProxy. CPU is the time on a processor of the process and its children. A ratio is taken
-within a round and shown as the median of the rounds and their range. `direct` is the load without any proxy.
+within a round and shown as the median of the rounds; the goals are for the compiled build, whose range is shown, too.
+`pure` and `compiled` are run by the first Python that is named. `direct` is the load without any proxy.
 
-Where the rest goes: two rows tell the kernel's part beside HAProxy's. The Python of a session costs what the last
-table shows; it runs with warm caches when many sessions come at a time, and with cold ones when a few do, or when the
-peers' TLS handshakes run on the same processors in between. That is what the latencies and the real TLS session pay.
+Where the rest goes: two rows tell the kernel's part beside HAProxy's, one the user instructions of a session, counted
+by cachegrind with sessions one at a time. The Python of a session in the pure build costs what the last table shows; it
+runs with warm caches when many sessions come at a time, and with cold ones when a few do, or when the peers' TLS
+handshakes run on the same processors in between. That is what the latencies and the real TLS session pay.
 
 {table}"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import contenders, measure, stages
+from tests.bench import builds, contenders, instructions, measure, stages
 from tests.bench.contenders import Contender, running
-from tests.bench.measure import Bench, Row
+from tests.bench.measure import Bench
+from tests.bench.table import Row, header
 
 SOURCE = Path(measure.__file__).with_name("smtpbench.c")
 SMALL = measure.Size(rounds=1, sessions=60, tls_sessions=20, paced_seconds=0.2, gigabytes=0.01, held=40)
@@ -78,14 +80,55 @@ def test_a_ratio_is_taken_within_the_round_and_shown_with_its_range() -> None:
         row.add("haproxy", theirs)
         row.add("ehlo-proxy", ours)
     assert row.ratios("ehlo-proxy") == [2, 3, 4]
-    assert row.markdown("ehlo-proxy") == "| work | µs | haproxy 100 | 200 | 3.00 (2.00 to 4.00) | 2.5 | **no** |  |"
+    assert row.markdown(["ehlo-proxy"], "ehlo-proxy") == (
+        "| work | µs | haproxy 100 | 200 (3.00 ×) | 3.00 (2.00 to 4.00) | 2.5 | **no** |  |"
+    )
 
 
 def test_a_goal_for_the_value_itself_is_not_compared_with_another() -> None:
     row = Row("memory", "KiB", "haproxy", 6, absolute=True)
     row.add("haproxy", 3.25)
     row.add("ehlo-proxy", 5.5)
-    assert row.markdown("ehlo-proxy") == "| memory | KiB | haproxy 3.25 | 5.50 | 5.50 (5.50 to 5.50) | 6 | yes |  |"
+    assert row.markdown(["ehlo-proxy"], "ehlo-proxy") == (
+        "| memory | KiB | haproxy 3.25 | 5.50 | 5.50 (5.50 to 5.50) | 6 | yes |  |"
+    )
+
+
+def test_builds_stand_side_by_side_and_the_goal_is_for_one_of_them() -> None:
+    row = Row("work", "µs", "haproxy", 2)
+    for name, value in (("haproxy", 100.0), ("pure", 250.0), ("compiled", 150.0), ("nginx", 90.0)):
+        row.add(name, value)
+    assert row.markdown(["pure", "compiled"], "compiled") == (
+        "| work | µs | haproxy 100 | 250 (2.50 ×) | 150 (1.50 ×) | 1.50 (1.50 to 1.50) | 2 | yes | nginx 90 (0.90 ×) |"
+    )
+    assert header(["pure", "compiled"], "compiled").count("|---") == 9
+
+
+def test_the_pure_build_is_measured_on_the_first_python_and_the_interpreters_are_named() -> None:
+    first, *_ = builds.pythons()
+    [pure] = builds.builds(Path("/nonexistent"), compiled=False, before="")
+    assert (pure.name, pure.python) == ("pure", first.path)
+    assert first.version in measure.machine()
+
+
+def test_three_percent_more_instructions_are_said_aloud() -> None:
+    budget = {"pure": 1000.0, "compiled": 500.0}
+    assert instructions.compared({"pure": 1029.0, "compiled": 400.0, "other": 9e9}, budget) == []
+    [said] = instructions.compared({"pure": 1050.0, "compiled": 500.0}, budget)
+    assert said.startswith("pure: 1050 instructions a session, +5.0% against a budget of 1000")
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_no_build_costs_more_instructions_than_its_budget(bench: Bench) -> None:
+    if not shutil.which("valgrind"):
+        pytest.skip("valgrind is not installed")
+    budget = json.loads(instructions.BUDGET.read_text()).get(builds.pythons()[0].version)
+    if budget is None:
+        pytest.skip(f"no budget for Python {builds.pythons()[0].version}")
+    folder = bench.program.parent
+    measured = [one for one in builds.builds(folder, compiled=True, before="") if one.name in budget]
+    assert instructions.compared(instructions.of_each(bench.program, folder, measured), budget) == []
 
 
 def test_every_stage_of_a_session_is_timed_warm_and_cold() -> None:
