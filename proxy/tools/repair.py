@@ -10,7 +10,7 @@ Exit codes: 0 unchanged, also a 4xx or 5xx reply, printed as it is; 1 repaired; 
 from __future__ import annotations
 
 import json
-from typing import TextIO
+from typing import Any, TextIO
 
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo_lines import EhloLine
@@ -37,21 +37,12 @@ def run(stdin_bytes: bytes, banner: bytes, as_json: bool, out: TextIO, err: Text
     return 1 if result.changed else 0
 
 
-def as_document(result: RepairResult) -> dict[str, object]:
+def as_document(result: RepairResult) -> dict[str, Any]:
     """The result as the JSON document of `repair` and, twice, of `probe`: octets as Latin-1."""
     return {
         "changed": result.changed,
         "reply": result.reply.decode("latin-1"),
-        "findings": [
-            {
-                "id": finding.id,
-                "line": finding.line,
-                "repaired": finding.repaired,
-                "message": finding.message,
-                "clause": finding.clause,
-            }
-            for finding in result.findings
-        ],
+        "findings": [finding._asdict() for finding in result.findings],
     }
 
 

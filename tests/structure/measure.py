@@ -48,6 +48,7 @@ ORDER = (
     "proxy.cli_arguments",
     "proxy.tools.children",
     "proxy.tools.dialogue",
+    "proxy.tools.repair",
     "proxy.tools.replay",
     "proxy.tools.simulate",
     "proxy.tools.probe",

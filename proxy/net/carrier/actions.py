@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.net.going_out.dial import Dial
 from proxy.net.relay.reading import SESSION_FULL
 from proxy.smtp.session.events import (
     ClientTls,
@@ -117,7 +118,7 @@ def fresh_connection(carrier: Carrier, action: FreshConnection) -> None:
     if carrier.dial is not None:
         carrier.dial.cancel()
     story = carrier.story
-    carrier.dial = carrier.route.dialer.dial(carrier, (story.client, story.client_port), carrier.original, story)
+    carrier.dial = Dial(carrier.route.dialer, carrier, (story.client, story.client_port), carrier.original, story)
 
 
 def drop_server(carrier: Carrier, action: DropServer) -> None:

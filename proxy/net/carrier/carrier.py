@@ -15,6 +15,7 @@ from proxy.net.carrier.actions import DO, TELLS
 from proxy.net.carrier.ending import Ends, who_said_last
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.carrier.securing import Securing
+from proxy.net.going_out.dial import Dial
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.reading import PEER_FULL, SESSION_FULL, Reading
 from proxy.settings.values import host_port
@@ -24,7 +25,6 @@ from proxy.smtp.session.session import Session
 if TYPE_CHECKING:
     from proxy.net.carrier.route import RouteRuntime
     from proxy.net.going_out.destination import Server
-    from proxy.net.going_out.dial import Dial
     from proxy.net.observer import Story
 
 MAX_NAME: Final = 255  # octets of a client's name that are kept
@@ -79,7 +79,7 @@ class Carrier:
             self.secure().client()
             if self.over:
                 return
-        self.dial = route.dialer.dial(self, (self.story.client, self.story.client_port), original, self.story)
+        self.dial = Dial(route.dialer, self, (self.story.client, self.story.client_port), original, self.story)
 
     # -- what the dial tells -----------------------------------------------------------------------------------------
 

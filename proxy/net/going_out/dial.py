@@ -28,17 +28,12 @@ from proxy.settings.values import host_port
 
 if TYPE_CHECKING:
     import socket
-    from collections import deque
-    from collections.abc import Callable
 
     from twisted.python.failure import Failure
 
-    from proxy.net.going_out.destination import FailureMemory, Surroundings
-    from proxy.net.going_out.names.wanted import Names
-    from proxy.net.observer import Observer, Story
-    from proxy.net.waiting.deadlines import Deadlines
-    from proxy.net.waiting.poller import Poller
-    from proxy.settings import Destination, Route
+    from proxy.net.going_out.dialer import Dialer
+    from proxy.net.observer import Story
+    from proxy.settings import Destination
 
 ATTEMPT_DELAY = 0.25  # seconds; RFC 8305 8, Connection Attempt Delay
 ATTEMPT_TIMEOUT = 10.0  # seconds for one address
@@ -63,31 +58,6 @@ class Dialling(Protocol):
         """A bug of ours, also one in `server_connected`.  The dial is over."""
 
 
-class Ways(Protocol):
-    """What the dials of one route share."""
-
-    @property
-    def route(self) -> Route: ...
-    @property
-    def poller(self) -> Poller: ...
-    @property
-    def deadlines(self) -> Deadlines: ...
-    @property
-    def names(self) -> Callable[[], Names]: ...
-    @property
-    def observer(self) -> Observer: ...
-    @property
-    def memory(self) -> FailureMemory: ...
-    @property
-    def surroundings(self) -> Surroundings: ...
-
-    def in_order(self, now: float, original: tuple[str, int] | None) -> deque[Destination | Target]:
-        """What a session tries, in turn."""
-
-    def literal(self, destination: Destination) -> Target | None:
-        """The target of an address in the configuration, None when it leads back to this proxy."""
-
-
 class Dial:
     """One session's way to a server."""
 
@@ -98,13 +68,14 @@ class Dial:
 
     def __init__(
         self,
-        dialer: Ways,
+        dialer: Dialer,
         owner: Dialling,
         client: tuple[str, int],
-        original: tuple[str, int] | None,
-        story: Story | None,
+        original: tuple[str, int] | None = None,
+        story: Story | None = None,
     ) -> None:
-        """Starts at once; made by `Dialer.dial`."""
+        """Starts at once.  `original` is where the client wanted to go, for a destination `original`; `story` goes to
+        the observer with each failure."""
         self._dialer = dialer
         self._owner: Dialling | None = owner
         self._client = client

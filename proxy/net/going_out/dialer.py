@@ -1,13 +1,13 @@
 """Connecting a session to its server: destinations in turn, the addresses of one raced.
 
-A `Dialer` is one route's; it gives each session a `Dial`, which tries the route's destinations until one is connected
-and hands the socket over, registered in the poller.  The session may ask for the next one when the server turns out
-to be of no use (a 4xx banner, none at all).
+A `Dialer` is one route's, and has what its sessions share; each has a `Dial` of its own, which tries the route's
+destinations until one is connected and hands the socket over, registered in the poller.  The session may ask for the
+next one when the server turns out to be of no use (a 4xx banner, none at all).
 
 * Destinations in the order of the configuration, those that failed within the last minute behind the others.
 * The addresses of one name are raced as RFC 8305 says: families by turns, the next attempt 250 ms after the last or at
   once when one fails; the first that is connected wins.  10 s for each, `connect` for all of one destination.
-* Nothing is called back from within `dial` or `next`: the owner hears in a later turn of the poller, once.
+* Nothing is called back from within `Dial()` or `next`: the owner hears in a later turn of the poller, once.
 * `cancel` may be called at any time; no socket, timer or look-up outlives it.
 
 For a route with one address, the ordinary case, a dial is one socket and one entry in `Deadlines`, with no Deferred.
@@ -27,11 +27,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.net.going_out.destination import FailureMemory, Surroundings, Target, key_of
-from proxy.net.going_out.dial import Dial, Dialling
 
 if TYPE_CHECKING:
     from proxy.net.going_out.names.wanted import Names
-    from proxy.net.observer import Observer, Story
+    from proxy.net.observer import Observer
     from proxy.net.waiting.deadlines import Deadlines
     from proxy.net.waiting.poller import Poller
     from proxy.settings import Destination, Route
@@ -65,17 +64,6 @@ class Dialer:
         }
         self._listening: frozenset[tuple[str, int]] | None = None
         self._loops: set[Target] = set()
-
-    def dial(
-        self,
-        owner: Dialling,
-        client: tuple[str, int],
-        original: tuple[str, int] | None = None,
-        story: Story | None = None,
-    ) -> Dial:
-        """Start to connect.  `original` is where the client wanted to go, for a destination `original`; `story` goes
-        to the observer with each failure."""
-        return Dial(self, owner, client, original, story)
 
     def in_order(self, now: float, original: tuple[str, int] | None) -> deque[Destination | Target]:
         """What a session tries, in turn."""

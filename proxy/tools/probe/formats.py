@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from proxy import __version__
-from proxy.smtp.reply.findings import Finding
 from proxy.tools.dialogue import printable
 from proxy.tools.probe.converse import Seen
 from proxy.tools.probe.names import Dane
 from proxy.tools.probe.seen import Judged, TlsSeen
 from proxy.tools.probe.verdict import VERDICTS, Conclusion, Result
+from proxy.tools.repair import as_document
 
 SCHEMA = 1  # rises when a key changes its meaning or goes; new ones may come
 
@@ -54,7 +54,7 @@ def _target(result: Result) -> dict[str, Any]:
 def _address(seen: Seen, conclusion: Conclusion) -> dict[str, Any]:
     before = _reply(seen.before_tls)
     if before is not None:
-        before["findings"] = [_finding(each) for each in seen.banner_findings] + before["findings"]
+        before["findings"] = [each._asdict() for each in seen.banner_findings] + before["findings"]
     return {
         "address": seen.address or None,
         "banner": seen.banner.decode("latin-1") or None,
@@ -63,7 +63,7 @@ def _address(seen: Seen, conclusion: Conclusion) -> dict[str, Any]:
         "tls": _tls(seen.tls),
         "after_tls": _reply(seen.after_tls),
         "hellos": [{"hello": each.hello, "octets": each.octets, "result": each.result or None} for each in seen.tried],
-        "findings": [_finding(each) for each in seen.findings],
+        "findings": [each._asdict() for each in seen.findings],
         "problem": seen.problem or None,
         "verdict": conclusion.verdict or None,
         "cause": conclusion.cause,
@@ -76,22 +76,9 @@ def _address(seen: Seen, conclusion: Conclusion) -> dict[str, Any]:
 def _reply(reply: Judged | None) -> dict[str, Any] | None:
     if reply is None:
         return None
-    return {
-        "changed": reply.result.changed,
+    return as_document(reply.result) | {
         "changed_if_strict": reply.strict.changed,
         "received": reply.raw.decode("latin-1"),
-        "reply": reply.result.reply.decode("latin-1"),
-        "findings": [_finding(finding) for finding in reply.result.findings],
-    }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "id": finding.id,
-        "line": finding.line,
-        "repaired": finding.repaired,
-        "message": finding.message,
-        "clause": finding.clause,
     }
 
 

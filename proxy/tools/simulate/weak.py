@@ -8,20 +8,15 @@ cryptography package signs no certificate with SHA-1, so `sha1` is about the han
 
 from __future__ import annotations
 
-import datetime
 import tempfile
 from collections.abc import Sequence
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
-from proxy.net.tls.self_signed import general_name, make_self_signed
+from proxy.net.tls.self_signed import DAYS, make_self_signed
 
 WRONG_NAME = "wrong.example"
-EXPIRED_FOR = datetime.timedelta(days=30)
 _RSA = frozenset(("dh-1024", "sha1"))  # DHE and SHA-1 signatures of old servers went with RSA keys
 # Second Oakley Group, RFC 2409 6.2: the 1024 bits that most old servers had
 _OAKLEY_2 = """-----BEGIN DH PARAMETERS-----
@@ -34,28 +29,8 @@ Sgh5jjQE3e+VGbPNOkMbMCsKbfJfFDdP4TVtbVHCReSFtXZiXn7G9ExC6aY37WsL
 
 def certificate_for(weakness: str, names: Sequence[str]) -> tuple[bytes, bytes]:
     """(certificate, key) as PEM for a server with this weakness, or none.  Raises ValueError for a bad name."""
-    if weakness == "wrong-name":
-        names = [WRONG_NAME]
-    if weakness not in _RSA and weakness != "expired":
-        return make_self_signed(names)
-    key = rsa.generate_private_key(65537, 2048) if weakness in _RSA else ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0][:64])])
-    ends = datetime.datetime.now(datetime.UTC) + (-EXPIRED_FOR if weakness == "expired" else EXPIRED_FOR)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(ends - datetime.timedelta(days=365))
-        .not_valid_after(ends)
-        .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return (
-        certificate.public_bytes(Encoding.PEM),
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    )
+    shown = [WRONG_NAME] if weakness == "wrong-name" else names
+    return make_self_signed(shown, with_rsa=weakness in _RSA, ends_in=-DAYS if weakness == "expired" else DAYS)
 
 
 def weaken(context: SSL.Context, weakness: str) -> None:

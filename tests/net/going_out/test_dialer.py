@@ -161,7 +161,7 @@ class Lab(OwnReactor):
         self, dialer: Dialer, client: tuple[str, int] = ("127.0.0.1", 4000), original: tuple[str, int] | None = None
     ) -> tuple[Dial, Owner]:
         owner = Owner()
-        dial = dialer.dial(owner, client, original)
+        dial = Dial(dialer, owner, client, original)
         assert owner.calls == 0  # never from within
         self.dials.append(dial)
         self.owners.append(owner)
@@ -633,7 +633,7 @@ def test_an_owner_that_breaks_is_told_and_its_socket_is_closed(lab: Lab) -> None
     events: list[object] = []
     globalLogPublisher.addObserver(events.append)
     try:
-        lab.dialer(address("127.0.0.1", lab.server())).dial(owner, ("127.0.0.1", 1))
+        Dial(lab.dialer(address("127.0.0.1", lab.server())), owner, ("127.0.0.1", 1))
         lab.run(lambda: owner.error)
     finally:
         globalLogPublisher.removeObserver(events.append)
