@@ -15,6 +15,8 @@ OUTCOMES = (
     "completed", "client-closed", "client-reset", "server-closed", "server-reset", "refused", "unreachable", "timeout",
     "tls-failed", "injection", "aborted", "error",
 )  # fmt: skip
+# Of what is wrong beside a reply's form a session shows these two; `probe` alone asks for the rest.
+FINDINGS_OF_SESSIONS = (*CATALOGUE, "keyword-incomplete", "client-name-invalid")
 WELL = frozenset(("completed", "client-closed", "client-reset", "server-closed"))
 """Outcomes that are no failure of the session; a `server-closed` where the proxy had to say 421 is a warning all the
 same, but counts here with the others."""
@@ -61,7 +63,7 @@ METRICS = (
     Metric(
         "ehlo_proxy_findings_total", "counter",
         "EHLO replies with a finding, and whether it was repaired; `ehlo-proxy explain` tells what each one is.",
-        (_ROUTE, ("finding", tuple(CATALOGUE)), ("repaired", BOOLEANS)),
+        (_ROUTE, ("finding", FINDINGS_OF_SESSIONS), ("repaired", BOOLEANS)),
     ),
     Metric(
         "ehlo_proxy_starttls_total", "counter", "Sessions by what became of STARTTLS; one a session.",
