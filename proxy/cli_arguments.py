@@ -248,6 +248,9 @@ def _stumble(whole: argparse.ArgumentParser, words: Sequence[str]) -> None:
         if word.startswith("--") and not any(one.startswith(word) for one in known):
             whole.error(f"there is no option {word} in front of a command{_meant(word, known)}")
     if name is None:
+        if not words:
+            told = ", ".join(commands.choices)
+            whole.error(f"give a command, one of {told}; `ehlo-proxy --help` tells what they do")
         return
     if name not in commands.choices:
         whole.error(f"there is no command {name!r}{_meant(name, commands.choices)}")

@@ -26,7 +26,7 @@ def run(path: str, out: TextIO, err: TextIO) -> int:
             data = file.read(MAX_TRANSCRIPT + 1)
         head, spoken = read_transcript(data)
     except OSError as error:
-        print(f"ehlo-proxy replay: {error}", file=err)
+        print(f"ehlo-proxy replay: {path}: {error.strerror or error}", file=err)
         return 2
     except NotATranscript as problem:
         print(f"ehlo-proxy replay: {path}: not a transcript: {problem}", file=err)

@@ -65,7 +65,7 @@ def test_the_version_is_told_everywhere(arguments: list[str], capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("", "required: COMMAND"),
+        ("", "give a command, one of run, check, probe"),
         ("nonsense", "there is no command 'nonsense'"),
         ("run --config x --listen 127.0.0.1:1", "--listen and --config contradict each other"),
         ("run --config x --record d", "--record and --config contradict each other"),
