@@ -23,7 +23,7 @@ class LineBuffer:
     `max_line` is in octets, line end included.
     """
 
-    __slots__ = ("_chunk", "_held", "_more", "_part", "_start", "max_line")
+    __slots__ = ("_chunk", "_more", "_part", "_start", "max_line", "size")
 
     def __init__(self, max_line: int) -> None:
         self.max_line = max_line
@@ -31,17 +31,16 @@ class LineBuffer:
         self._chunk = b""  # what is searched now, from _start on
         self._start = 0
         self._more: bytearray | None = None  # what came while _chunk was not used up; made when it is needed
-        self._held = 0
+        self.size = 0  # how many bytes are held, whole lines and the unfinished one
 
     def __len__(self) -> int:
-        """How many bytes are held, whole lines and the unfinished one."""
-        return self._held
+        return self.size
 
     def feed(self, data: bytes) -> None:
         """Take in what the peer sent, cut anywhere."""
         if not data:
             return
-        self._held += len(data)
+        self.size += len(data)
         if self._start < len(self._chunk):
             if self._more is None:
                 self._more = bytearray()
@@ -63,8 +62,12 @@ class LineBuffer:
                     line = bytes(self._part) + line
                     self._part.clear()
                 if end == len(chunk):
-                    self._next_chunk()
-                self._held -= len(line)
+                    if self._more is not None:
+                        self._next_chunk()
+                    else:
+                        self._chunk = b""
+                        self._start = 0
+                self.size -= len(line)
                 return line
             self._part += chunk[start:] if start else chunk
             self._next_chunk()
@@ -95,13 +98,13 @@ class LineBuffer:
     @property
     def overlong(self) -> bool:
         """The unfinished line is longer than `max_line`: no line end will make it a good one."""
-        return self._held > self.max_line and self.pending > self.max_line
+        return self.size > self.max_line and self.pending > self.max_line
 
     @property
     def whole(self) -> bytes:
         """All that is held, if that is one piece as it was fed, and whole lines; else `b""`.  Nothing is taken."""
         chunk = self._chunk
-        if len(chunk) != self._held or self._start or chunk[-1:] != b"\n":
+        if len(chunk) != self.size or self._start or chunk[-1:] != b"\n":
             return b""
         return chunk
 
@@ -110,12 +113,18 @@ class LineBuffer:
 
         For the letting go of a direction: what has not been read as lines is relayed as bytes.
         """
-        held = bytes(self._part) + self._chunk[self._start :] + bytes(self._more or b"")
-        self._part.clear()
+        if not self.size:
+            return b""
+        held = self._chunk[self._start :]
+        if self._part:
+            held = bytes(self._part) + held
+            self._part.clear()
+        if self._more is not None:
+            held += bytes(self._more)
         self._chunk = b""
         self._start = 0
         self._more = None
-        self._held = 0
+        self.size = 0
         return held
 
 

@@ -128,19 +128,24 @@ def repair_reply(
     came after this reply had ended, which the reply itself does not show.  `unterminated`: it was ended by silence;
     a reply without a final line is repaired without it too, and only the words of the finding differ.
     """
-    host = banner_host(context.banner)
     if len(raw) > MAX_REMEMBERED:
-        return _repair(raw, policy, context, host, ended_early, unterminated)
+        return _repair(raw, policy, context, ended_early, unterminated)
+    if len(context.banner) > MAX_DOMAIN or len(context.client_name) > MAX_DOMAIN:
+        context = _cut(context)
+    key = (raw, policy, context, ended_early, unterminated)
+    result = _memory.get(key)
+    if result is None:
+        result = _repair(raw, policy, context, ended_early, unterminated)
+        _memory.keep(key, result)
+    return result
+
+
+def _cut(context: EhloContext) -> EhloContext:
+    """The banner and the client's name are the peers' and may be long: without what changes no reply."""
     client = context.client_name
     if len(client) > MAX_DOMAIN:
         client = b""  # no host is called so: it can't be the word that is not greeted with
-    # the banner and the client's name are the peers' and may be long: what is cut from them changes no reply
-    key = (raw, policy, host, context[1:3], client, context[4:], ended_early, unterminated)
-    result = _memory.get(key)
-    if result is None:
-        result = _repair(raw, policy, context, host, ended_early, unterminated)
-        _memory.keep(key, result)
-    return result
+    return context._replace(banner=b"220 " + (banner_host(context.banner) or b"ESMTP"), client_name=client)
 
 
 class Memory:
@@ -179,8 +184,9 @@ _memory = Memory(MAX_MEMORY)
 
 
 def _repair(
-    raw: bytes, policy: RepairPolicy, context: EhloContext, host: bytes | None, ended_early: bool, unterminated: bool
+    raw: bytes, policy: RepairPolicy, context: EhloContext, ended_early: bool, unterminated: bool
 ) -> RepairResult:
+    host = banner_host(context.banner)
     pieces = split_lines(raw)
     before = tuple([without_end(piece) for piece in pieces])
     if len(pieces) > MAX_LINES or len(raw) > MAX_SIZE or max(map(len, pieces), default=0) > MAX_LINE:

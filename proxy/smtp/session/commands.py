@@ -12,9 +12,11 @@ it; Exim reads 16384, Postfix 2048 at a time).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 MAX_COMMAND: Final = 4096
+MAX_RECALLED: Final = 64  # octets of a line whose verb is remembered
 
 READ: Final = frozenset(b"EHLO LHLO HELO NOOP RSET HELP VRFY EXPN XCLIENT XFORWARD QUIT STARTTLS".split())
 
@@ -27,6 +29,10 @@ def verb_of(line: bytes) -> bytes:
 
     `line` ends in CRLF or LF.  Never raises.
     """
+    return _recalled(line) if len(line) <= MAX_RECALLED else _read(line)
+
+
+def _read(line: bytes) -> bytes:
     if len(line) > MAX_COMMAND or b"\0" in line or line.find(b"\r", 0, -2) >= 0:
         return b""
     words = line.split(None, 1)
@@ -34,6 +40,9 @@ def verb_of(line: bytes) -> bytes:
         return b""
     verb = words[0].upper()
     return verb if verb in READ else b""
+
+
+_recalled = lru_cache(maxsize=256)(_read)  # clients say the same: 0.1 us a command and not 0.7
 
 
 def argument_of(line: bytes) -> bytes:

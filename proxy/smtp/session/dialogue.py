@@ -3,16 +3,15 @@
 The parts say what happened (`Answers.read`: a reply is over, nobody asked for this line, ...); here it is decided what
 is said, held back, repaired or let go because of it.  Every path ends in the parts; nothing here is called by them.
 
-One call works through `MAX_COMMANDS` commands of the client at most; `stopped` says that more could go on.
+One call works through `MAX_COMMANDS` commands of the client at most; `Talk.stopped` says that more could go on.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from proxy.smtp.reply.repair import repair_reply
-from proxy.smtp.reply.replies import code_of, last_code_of
+from proxy.smtp.reply.replies import code_of
 from proxy.smtp.session.commands import BEFORE_TLS, verb_of
 from proxy.smtp.session.ends import Ends
 from proxy.smtp.session.errands import Errands
@@ -32,7 +31,7 @@ from proxy.smtp.session.parts.talk import Talk
 from proxy.smtp.session.parts.times import Times
 from proxy.smtp.session.parts.trust import Trust
 from proxy.smtp.session.policy import SessionPolicy
-from proxy.smtp.session.terms import MAX_COMMANDS, Phase, Refusal, Reply
+from proxy.smtp.session.terms import Phase, Refusal, Reply
 
 KINDS: Final = {
     b"EXPN": Reply.LISTING,
@@ -40,24 +39,24 @@ KINDS: Final = {
     b"NOOP": Reply.NOOP,
     b"VRFY": Reply.LISTING,
 }
+RELEASE_CLIENT: Final = ReleaseClient()
+RELEASE_SERVER: Final = ReleaseServer(False)
+RELEASE_SERVER_TO_TLS: Final = ReleaseServer(True)
+ACCEPTED: Final = StarttlsAnswered("accepted")
 GOING_ON: Final = ("final-line-early", "final-line-missing")  # findings by which a server is known to go on
 BEHIND_STARTTLS: Final = "bytes of the client behind STARTTLS, before the 220"
-NOT_TRUSTED: Final = "not available to this client"
-_LF: Final = b"\n"
-_NAME: Final = re.compile(rb"[!-~]{1,255}")  # what may stand behind EHLO; the server judges the rest
 
 
 class Dialogue:
     """The commands and replies of one session."""
 
     __slots__ = (
-        "_left", "_policy", "answers", "bridge", "client", "draining", "ends", "errands", "server", "stopped", "talk",
+        "_ends", "_errands", "_policy", "_session_id", "answers", "bridge", "client", "draining", "server", "talk",
         "times", "trust",
     )  # fmt: skip
 
     def __init__(self, policy: SessionPolicy, now: float, trust: Trust, session_id: str) -> None:
         self._policy = policy
-        self._left = MAX_COMMANDS  # commands that may still be worked through in this call
         self.trust = trust
         self.talk = Talk(now)
         self.client = Client()
@@ -65,16 +64,37 @@ class Dialogue:
         self.answers = Answers(policy, self.talk, self.server, trust)
         self.bridge = Bridge(policy, self.talk, self.client, self.server)
         self.times = Times(policy, now)
-        self.ends = Ends(policy, session_id, self.talk, self.client, self.server, self.answers, self.bridge, self.times)
-        self.errands = Errands(policy, self.talk, self.client, self.server, trust, self.bridge, self.ends, self.answers)
+        self._session_id = session_id
+        self._ends: Ends | None = None
+        self._errands: Errands | None = None
         self.draining = False
-        self.stopped = False
 
-    def begin(self, now: float) -> None:
-        """Something happens, and it is this late."""
-        self.talk.begin(now)
-        self._left = MAX_COMMANDS
-        self.stopped = False
+    # These two are made when they are needed, which in most sessions is never: that saves 0.4 us of 20.
+
+    @property
+    def ends(self) -> Ends:
+        """What ends the session."""
+        if self._ends is None:
+            self._ends = Ends(
+                self._policy,
+                self._session_id,
+                self.talk,
+                self.client,
+                self.server,
+                self.answers,
+                self.bridge,
+                self.times,
+            )
+        return self._ends
+
+    @property
+    def errands(self) -> Errands:
+        """What the proxy says by itself."""
+        if self._errands is None:
+            self._errands = Errands(
+                self._policy, self.talk, self.client, self.server, self.trust, self.bridge, self.ends, self.answers
+            )
+        return self._errands
 
     # -- the client --------------------------------------------------------------------------------------------------
 
@@ -85,22 +105,30 @@ class Dialogue:
             phase != Phase.OPENING or self.server.another_left or self._policy.bridge is not None
         ):
             return False
-        return self.client.is_read and not self.bridge.starttls_waits and self.talk.owed.may_follow
+        client = self.client
+        if client.released or client.finished or client.waiting is not None or self.bridge.starttls_waits:
+            return False
+        return self.talk.owed.may_follow
 
     def read_client(self) -> None:
         """Send on every whole line that may go."""
         client = self.client
+        left = self.talk.commands_left
+        commands = 0
+        more = False
         while self._may_read():
-            if not self._left:
-                self.stopped = client.closed or len(client.lines) > 0
-                return
+            if commands == left:
+                more = client.closed or client.lines.size > 0
+                break
             line = client.next()
             if line is None:
                 if client.closed:
                     self._finish_server(client.lines.take_pending())
-                return
-            self._left -= 1
+                break
+            commands += 1
             self._command(line)
+        if commands or more:
+            self.talk.worked_through(commands, more)
 
     def _finish_server(self, rest: bytes) -> None:
         """The client has ended: half a line goes as it is, and then the end."""
@@ -113,7 +141,7 @@ class Dialogue:
         if rest and not self.bridge.tls_missing:  # half a MAIL in clear is as bad as a whole one
             self.talk.to_server(rest)
         self.client.finish()
-        self.times.server_spoke(self.talk.now)
+        self.times.server_may_end(self.talk.now)
         self.talk.tell(FinishServer())
 
     def _command(self, line: bytes) -> None:
@@ -130,10 +158,10 @@ class Dialogue:
         elif verb == b"STARTTLS":
             self._starttls(line)
         elif not verb:
-            if self.errands.stranger_may_go(line):
+            if self.trust.safe or self.errands.stranger_may_go(line):
                 self._let_go(line)
         elif verb == b"XCLIENT" or verb == b"XFORWARD":
-            if self.errands.stranger_may_go(line):
+            if self.trust.safe or self.errands.stranger_may_go(line):
                 self.talk.ask(Reply.OTHER, line)
         else:
             self.talk.ask(KINDS.get(verb, Reply.OTHER), line)
@@ -150,7 +178,7 @@ class Dialogue:
         client = self.client
         client.release()
         self.talk.to_server(line + client.lines.take_pending())
-        self.talk.tell(ReleaseClient())
+        self.talk.tell(RELEASE_CLIENT)
         self.talk.owed.add(Reply.UNREAD, self.talk.now)
         if client.closed:
             self.talk.tell(FinishServer())
@@ -173,15 +201,15 @@ class Dialogue:
         if rest:
             self.talk.to_client(rest)
         self.talk.enter(Phase.RELEASED)
-        self.talk.tell(ReleaseServer(False))
+        self.talk.tell(RELEASE_SERVER)
 
     def first_byte_of_tls(self) -> None:
         """The client has answered the 220: both directions are the peers' own."""
         self.client.release()
         self.answers.release()
         self.talk.enter(Phase.RELEASED)
-        self.talk.tell(ReleaseClient())
-        self.talk.tell(ReleaseServer(True))
+        self.talk.tell(RELEASE_CLIENT)
+        self.talk.tell(RELEASE_SERVER_TO_TLS)
         if self.client.closed:
             self.talk.tell(FinishServer())
 
@@ -189,13 +217,11 @@ class Dialogue:
 
     def read_server(self) -> None:
         """Take in all that is there, and do what follows from it."""
-        talk = self.talk
         answers = self.answers
-        while (talk.phase == Phase.COMMANDS or talk.phase == Phase.OPENING) and not answers.released:
-            said = answers.read()
-            if said == Said.NOTHING:
-                return
+        while (said := answers.read()) != Said.NOTHING:
             self.follow(said)
+            if not answers.lines.size:
+                return  # as always when this has changed the phase: no byte is read by the rules of two
 
     def follow(self, said: int) -> None:
         """Do what follows from what the server has said."""
@@ -233,7 +259,7 @@ class Dialogue:
         elif owed.private:
             self.errands.private_over(kind)
         elif kind == Reply.UNREPAIRED:
-            self.errands.offers_read(False)
+            self.trust.read(False, self.server.memory, self.talk.now, self.server.tls)
         elif kind == Reply.HELO:
             self.client.greeting_taken(self.server.last_code)
         if self.server.last_code == 221 and not owed.private:
@@ -254,7 +280,7 @@ class Dialogue:
         elif self.bridge.starttls_waits:
             self._answer_starttls()
             self.read_client()
-        elif len(client.lines) or client.closed:
+        elif client.lines.size or client.closed:
             self.read_client()
 
     def _go_on_waiting(self) -> None:
@@ -272,8 +298,8 @@ class Dialogue:
         owed = talk.owed.first
         assert owed is not None
         talk.owed.first_is_over()
+        server.said(answers.held.last_code)
         raw = answers.held.take()
-        server.said(last_code_of(raw))
         result = repair_reply(
             raw, self._policy.repair, self.bridge.context(self.trust.may_see), unterminated=by_silence
         )
@@ -287,9 +313,10 @@ class Dialogue:
                 server.memory.saw_going_on(talk.now)
         if owed.private:
             self.errands.private_ehlo(result)
-        elif not self.errands.says_xclient(result):
+        elif not (self._policy.xclient and self.errands.says_xclient(result)):
             talk.tell(EhloReplied(result, talk.now - owed.at, self.bridge.inside_tls))
-            if self.errands.stranger_offered(result):
+            if not self.trust.reply_read(result, server.memory, talk.now, server.tls):
+                self.errands.refuse_stranger()
                 return
             if server.last_code == 221:
                 server.said_goodbye()
@@ -317,7 +344,7 @@ class Dialogue:
         bridge = self.bridge
         if not bridge.answers_starttls:
             # In bridge mode this is a letting go; in pass-through what is offered inside TLS can't be known before.
-            if self._policy.bridge is None or self.errands.stranger_may_go(line):
+            if self._policy.bridge is None or self.trust.safe or self.errands.stranger_may_go(line):
                 self.talk.ask(Reply.STARTTLS, line)
         elif bridge.asks_starttls:
             self.talk.ask(Reply.STARTTLS, line)
@@ -328,9 +355,9 @@ class Dialogue:
         """The server's side has met its policy before its banner was shown: answer in its turn."""
         if self.bridge.waits_to_answer():
             return
-        if len(self.client.lines):
+        if self.client.lines.size:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
-        elif len(self.answers.lines):
+        elif self.answers.lines.size:
             self.ends.injected("starttls-response-injection", "bytes of the server that answer nothing, before the 220")
         else:
             self.bridge.accept_client()
@@ -345,33 +372,21 @@ class Dialogue:
                 self.talk.tell(StarttlsAnswered("refused"))
                 self.talk.to_client(lines)
                 return
-            self._bridge_refused(lines, private)
-        elif len(self.answers.lines):
+            self.errands.starttls_refused(lines, private, self.draining)
+        elif self.answers.lines.size:
             self.ends.injected("starttls-response-injection", "bytes of the server behind its 220 to STARTTLS")
-        elif len(self.client.lines) and not private:
+        elif self.client.lines.size and not private:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
         elif ours:
             self.bridge.secure_server()
         else:
             self.talk.to_client(lines)
             self.talk.enter(Phase.HELLO)
-            self.talk.tell(StarttlsAnswered("accepted"))
+            self.talk.tell(ACCEPTED)
             if self.client.closed:
                 self.first_byte_of_tls()
 
-    def _bridge_refused(self, lines: bytes, private: bool) -> None:
-        """The server will not have TLS with the proxy: 454, and then clear only where the operator allows it."""
-        cause = f"the server refused STARTTLS: {lines.split(_LF, 1)[0].strip().decode('latin-1')}"
-        self.talk.tell(StarttlsAnswered("refused"))
-        refusal = self.bridge.starttls_refused(cause, private)
-        if refusal is not None or private:
-            self.ends.refuse(refusal)
-        else:
-            self.ends.say_454(cause)
-            if not self.draining:
-                self.errands.open_afresh()  # in clear: the server has been told of TLS on this one
-
-    # -- ends --------------------------------------------------------------------------------------------------------
+    # -- drain -------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """The service stops: end the session at the first place where a line may be said, if it has not let go."""
@@ -380,16 +395,3 @@ class Dialogue:
         unseen = phase == Phase.CONNECTING or (phase == Phase.OPENING and not self.server.shown)
         if unseen or self.ends.may_speak:
             self.ends.stop()
-
-    def server_lost(self, reset: bool) -> None:
-        """Nothing more comes from the server: deliver an EHLO reply that was whole and only waited, and end."""
-        answers, owed = self.answers, self.talk.owed.first
-        if owed is None or owed.private or not answers.held.is_whole:
-            rest = answers.cut_off()
-        else:
-            rest = answers.lines.take_pending()
-            self.ehlo_over(False)
-            if self._policy.repair.mode == "repair":
-                rest = b""
-        if self.talk.phase != Phase.ENDED:
-            self.ends.server_lost(rest, reset)

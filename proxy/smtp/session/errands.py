@@ -13,7 +13,7 @@ from typing import Final
 from proxy.smtp.reply.repair import RepairResult
 from proxy.smtp.session.commands import argument_of
 from proxy.smtp.session.ends import Ends
-from proxy.smtp.session.events import SaidPrivately, XclientOffered
+from proxy.smtp.session.events import SaidPrivately, StarttlsAnswered, XclientOffered
 from proxy.smtp.session.parts.answers import Answers
 from proxy.smtp.session.parts.bridge import Bridge
 from proxy.smtp.session.parts.client import Client
@@ -24,6 +24,7 @@ from proxy.smtp.session.policy import SessionPolicy
 from proxy.smtp.session.terms import Phase, Refusal, Reply
 
 NOT_TRUSTED: Final = "not available to this client"
+_LF: Final = b"\n"
 _NAME: Final = re.compile(rb"[!-~]{1,255}")  # what may stand behind EHLO; the server judges the rest
 
 
@@ -93,15 +94,10 @@ class Errands:
 
     def stranger_offered(self, result: RepairResult) -> bool:
         """See to an offer of XCLIENT or XFORWARD in a reply.  True when it ends the session."""
-        if not result.offers_xclient and result.refused:
-            return False  # a refusal says nothing of what the server offers
-        if self.offers_read(result.offers_xclient):
+        if self._trust.reply_read(result, self._server.memory, self._talk.now, self._server.tls):
             return False
         self.refuse_stranger()
         return True
-
-    def offers_read(self, offered: bool) -> bool:
-        return self._trust.read(offered, self._server.memory, self._talk.now, self._server.tls)
 
     def refuse_stranger(self) -> None:
         """421 4.7.1: the server would take this client's word for whatever XCLIENT says."""
@@ -146,6 +142,18 @@ class Errands:
             self.open_afresh()
         else:
             self._ends.refuse(Refusal("4.4.2", "the server ended the connection", "server-closed", "server"))
+
+    def starttls_refused(self, lines: bytes, private: bool, draining: bool) -> None:
+        """The server will not have TLS with the proxy: 454, and then clear only where the operator allows it."""
+        cause = f"the server refused STARTTLS: {lines.split(_LF, 1)[0].strip().decode('latin-1')}"
+        self._talk.tell(StarttlsAnswered("refused"))
+        refusal = self._bridge.starttls_refused(cause, private)
+        if refusal is not None or private:
+            self._ends.refuse(refusal)
+        else:
+            self._ends.say_454(cause)
+            if not draining:
+                self.open_afresh()  # in clear: the server has been told of TLS on this one
 
     def open_afresh(self) -> None:
         """Go on over a fresh connection, as if the client had said there what it has said here."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from proxy.smtp.reply.repair import RepairResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ToClient:
     """Send these bytes to the client, in one write."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ToServer:
     """Send these bytes to the server, in one write."""
 
@@ -83,7 +83,7 @@ class End:
     reset_server: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class EhloReplied:
     """To be told: an EHLO reply was judged, `seconds` after its command."""
 
@@ -92,7 +92,7 @@ class EhloReplied:
     inside_tls: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class StarttlsAnswered:
     """To be told: `result` is accepted, refused, injection or failed."""
 

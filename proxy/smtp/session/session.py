@@ -25,15 +25,11 @@ happened; what follows is decided here, for the peers' ends and the clock, and i
 
 from __future__ import annotations
 
-from typing import Final
-
 from proxy.smtp.session.dialogue import BEHIND_STARTTLS, Dialogue
 from proxy.smtp.session.events import Action, FinishServer
 from proxy.smtp.session.parts.trust import Trust
 from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
-from proxy.smtp.session.terms import Phase, Refusal
-
-_WAITS_FOR_NOBODY: Final = (Phase.ENDED, Phase.RELEASED, Phase.CONNECTING, Phase.SECURING)
+from proxy.smtp.session.terms import MAX_WAITING, Phase, Refusal
 
 
 class Session:
@@ -80,12 +76,12 @@ class Session:
     @property
     def wants_client(self) -> bool:
         """False while so much of the client's waits here that the edge should stop reading."""
-        return self.client.has_room
+        return self.client.lines.size <= MAX_WAITING
 
     @property
     def more_to_read(self) -> bool:
         """Whether the last call stopped for the number of commands: call `read_on` when others have had their turn."""
-        return self.dialogue.stopped
+        return self.talk.stopped
 
     @property
     def silent_until(self) -> float | None:
@@ -96,10 +92,12 @@ class Session:
     def deadline(self) -> float | None:
         """When `time_passed` is to be called next, on the clock of `now`; None for never."""
         talk = self.talk
-        if talk.phase in _WAITS_FOR_NOBODY:
+        phase = talk.phase
+        if phase != Phase.COMMANDS and phase != Phase.OPENING and phase != Phase.HELLO:
             return None
-        client = self.client
-        late_at = self.dialogue.times.late_at(talk.owed.first, self.server.may_be_left, client.finished)
+        server = self.server
+        another_left = server.another_left and not server.shown
+        late_at = self.dialogue.times.late_at(talk.owed.first, another_left, self.client.finished)
         due = self.answers.held.silent_until
         if due is None or (late_at is not None and late_at < due):
             return late_at
@@ -121,7 +119,7 @@ class Session:
 
         `another_left`: a destination is left that was not tried yet; a 4xx banner or none then moves on to it.
         """
-        self.dialogue.begin(now)
+        self.talk.begin(now)
         if self.talk.phase == Phase.CONNECTING:
             self.server.connected(name, address, port, memory, another_left)
             self.bridge.open()
@@ -130,7 +128,7 @@ class Session:
 
     def unreachable(self, status: str, cause: str, destination: str, now: float) -> list[Action]:
         """No destination could be connected: `status` is 4.4.1, 4.4.3 or 4.4.6."""
-        self.dialogue.begin(now)
+        self.talk.begin(now)
         self.server.unreachable(destination)
         self.dialogue.ends.refuse(Refusal(status, cause, "unreachable"))
         return self.talk.done()
@@ -138,8 +136,9 @@ class Session:
     def server_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the server in this turn."""
         dialogue, talk, answers = self.dialogue, self.talk, self.answers
-        dialogue.begin(now)
-        dialogue.times.server_spoke(now)
+        talk.begin(now)
+        if self.client.finished:
+            dialogue.times.server_may_end(now)
         phase = talk.phase
         if phase == Phase.ENDED or phase == Phase.CONNECTING or self.bridge.must_end is not None:
             pass
@@ -172,7 +171,7 @@ class Session:
     def server_ended(self, reset: bool, now: float) -> list[Action]:
         """The server closed (`reset`: by a reset), or cannot be reached any more."""
         dialogue, server, phase = self.dialogue, self.server, self.talk.phase
-        dialogue.begin(now)
+        self.talk.begin(now)
         if phase == Phase.ENDED or phase == Phase.CONNECTING or self.bridge.must_end is not None:
             pass
         elif phase == Phase.OPENING and server.may_be_left:
@@ -185,15 +184,26 @@ class Session:
             outcome = server.outcome("server-reset" if reset else "server-closed")
             dialogue.ends.end(outcome, "server", reset_client=reset)
         else:
-            dialogue.server_lost(reset)
+            self._server_lost(reset)
         return self.talk.done()
+
+    def _server_lost(self, reset: bool) -> None:
+        """Nothing more comes from the server: deliver an EHLO reply that was whole and only waited, and end."""
+        answers, owed = self.answers, self.talk.owed.first
+        if owed is None or owed.private or not answers.held.is_whole:
+            rest = answers.cut_off()
+        else:
+            rest = answers.cut_off_behind()
+            self.dialogue.ehlo_over(False)
+        if self.talk.phase != Phase.ENDED:
+            self.dialogue.ends.server_lost(rest, reset)
 
     # -- what happens to the client's connection ---------------------------------------------------------------------
 
     def client_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the client in this turn."""
         dialogue, talk, client = self.dialogue, self.talk, self.client
-        dialogue.begin(now)
+        talk.begin(now)
         if talk.phase == Phase.ENDED:
             pass
         elif client.released:
@@ -211,20 +221,20 @@ class Session:
 
     def read_on(self, now: float) -> list[Action]:
         """Go on where a call stopped for the number of commands."""
-        self.dialogue.begin(now)
+        self.talk.begin(now)
         self.dialogue.read_client()
         return self.talk.done()
 
     def client_ended(self, reset: bool, now: float) -> list[Action]:
         """The client closed its side (`reset`: by a reset).  What it said before still goes on."""
         dialogue, client, phase = self.dialogue, self.client, self.talk.phase
-        dialogue.begin(now)
+        self.talk.begin(now)
         client.ended()
         if phase == Phase.ENDED:
             pass
         elif reset:
             dialogue.ends.end(self.server.outcome("client-reset"), "client", reset_server=True)
-        elif phase == Phase.CONNECTING and not len(client.lines) and client.waiting is None:
+        elif phase == Phase.CONNECTING and not client.lines.size and client.waiting is None:
             dialogue.ends.end("client-closed", "client")
         elif client.released:
             self.talk.tell(FinishServer())
@@ -239,14 +249,14 @@ class Session:
     def server_tls_ready(self, now: float) -> list[Action]:
         """The server's side is in TLS and has met its policy."""
         dialogue, bridge = self.dialogue, self.bridge
-        dialogue.begin(now)
+        self.talk.begin(now)
         if bridge.securing_server:
             self.answers.late.end()
             dialogue.ends.refuse(bridge.server_ready())
             if not bridge.clients_turn:
                 dialogue.times.client_may_speak(now)
                 dialogue.after_reply()
-            elif len(self.client.lines):
+            elif self.client.lines.size:
                 dialogue.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
                 dialogue.read_client()
             else:
@@ -256,7 +266,7 @@ class Session:
     def server_tls_failed(self, reason: str, now: float) -> list[Action]:
         """The handshake failed or the identity did not meet the policy; that connection is of no use any more."""
         dialogue, bridge = self.dialogue, self.bridge
-        dialogue.begin(now)
+        self.talk.begin(now)
         if bridge.securing_server:
             refusal = bridge.server_failed(reason)
             if self.server.may_be_left and not bridge.asks_starttls:
@@ -269,7 +279,7 @@ class Session:
     def client_tls_ready(self, now: float) -> list[Action]:
         """The client's side is in TLS: the dialogue begins afresh."""
         dialogue, bridge = self.dialogue, self.bridge
-        dialogue.begin(now)
+        self.talk.begin(now)
         if bridge.securing_client and self.talk.phase == Phase.SECURING:
             bridge.client_ready()
             self.client.begins_afresh()
@@ -282,7 +292,7 @@ class Session:
 
     def client_tls_failed(self, reason: str, now: float) -> list[Action]:
         """The client's handshake failed: nothing can be said to it any more."""
-        self.dialogue.begin(now)
+        self.talk.begin(now)
         self.dialogue.ends.end("tls-failed", "client", reason)
         return self.talk.done()
 
@@ -290,7 +300,7 @@ class Session:
 
     def time_passed(self, now: float) -> list[Action]:
         """`deadline` has come; called too early, it does nothing."""
-        self.dialogue.begin(now)
+        self.talk.begin(now)
         deadline = self.deadline
         if deadline is not None and now >= deadline:
             silent_until = self.silent_until
@@ -302,6 +312,6 @@ class Session:
 
     def drain(self, now: float) -> list[Action]:
         """The service stops: end the session at the first place where a line may be said, if it has not let go."""
-        self.dialogue.begin(now)
+        self.talk.begin(now)
         self.dialogue.drain()
         return self.talk.done()

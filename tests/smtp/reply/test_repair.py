@@ -447,6 +447,7 @@ def test_the_name_of_a_client_that_no_host_can_have_is_not_kept() -> None:
     first = repaired(CISCO, context=EhloContext(MAIL.banner, client_name=b"x" * 300))
     assert repaired(CISCO, context=EhloContext(MAIL.banner, client_name=b"y" * 4000)) is first
     assert repaired(CISCO, context=EhloContext(MAIL.banner + b" and more", client_name=b"y" * 400)) is first
+    assert repaired(CISCO, context=EhloContext(MAIL.banner + b" and" * 99)) == first
 
 
 # -- properties ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxy.smtp.session.events import Action, End, ReleaseClient, ReleaseServer, ToClient, ToServer
+from proxy.smtp.reply.repair import RepairPolicy
+from proxy.smtp.session.events import Action, End, FinishServer, ReleaseClient, ReleaseServer, ToClient, ToServer
 from proxy.smtp.session.policy import BridgePolicy, SessionPolicy
 from proxy.smtp.session.terms import MAX_OWED, MAX_REPLY_LINE, MAX_WAITING
 from tests.playbook import (
@@ -130,6 +131,11 @@ def test_a_reply_that_ends_in_a_line_of_many_pieces_is_over_with_it() -> None:
     assert not book.session.talk.owed
 
 
+def test_a_banner_may_end_in_such_a_line() -> None:
+    first, rest = b"220-mail.example.com\r\n", b"220 " + b"x" * 20000
+    assert connected() >> Server(first + rest) << ToClient(first + rest) >> Server(b"\r\n") << ToClient(b"\r\n")
+
+
 def test_an_endless_answer_to_mail_lets_go() -> None:
     line = b"250 " + b"x" * 20000
     assert let_go() >> Server(line) << ToClient(line) << ReleaseServer(False)
@@ -144,12 +150,18 @@ def test_endless_lines_are_never_collected(begin: Callable[[], Playbook], line: 
     played(begin(), segments(line * (MIB // 16 // len(line)), 65536, Server))
 
 
-@pytest.mark.parametrize("policy", [SessionPolicy(bridge=BridgePolicy("none", "starttls"))])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        SessionPolicy(bridge=BridgePolicy("none", "starttls")),
+        SessionPolicy(bridge=BridgePolicy("none", "starttls"), repair=RepairPolicy(mode="observe")),
+    ],
+)
 @pytest.mark.parametrize("line", [b"220-x\r\n", b"250-x\r\n", b"\r\n"])
 def test_nor_are_those_that_the_client_does_not_see(policy: SessionPolicy, line: bytes) -> None:
     book = Playbook(policy)
     assert book >> Connected()
-    played(book, segments(line * (MIB // 16 // len(line)), 65536, Server))
+    played(book, segments(line * (MIB // 8 // len(line)), 65536, Server))
 
 
 def test_what_a_client_says_before_there_is_a_server_is_read_up_to_a_limit() -> None:
@@ -175,6 +187,53 @@ def test_commands_that_nobody_answers_are_sent_up_to_a_limit() -> None:
     actions = book.player.happens(Server(b"250 ok\r\n" * 10))
     assert sent_to_client(actions) == b"250 ok\r\n" * 10
     assert sent_to_server(actions) == line * 10
+
+
+def test_no_call_works_through_more_than_a_hundred_commands_and_nothing_is_lost() -> None:
+    session = greeted().session
+    said = b"".join(b"NOOP %d\r\n" % number for number in range(350))
+    calls = [session.client_data(said, 1000.0)]
+    while session.more_to_read:
+        calls.append(session.read_on(1000.0))
+    assert [sent_to_server(actions).count(b"\n") for actions in calls] == [100, 100, 100, 50]
+    assert b"".join(map(sent_to_server, calls)) == said
+    assert session.read_on(1001.0) == []
+    assert session.now == 1001.0
+
+
+def test_nor_does_one_that_brings_a_reply_behind_which_many_wait() -> None:
+    session = after_ehlo().session
+    said = EHLO + b"NOOP\r\n" * 150 + b"EHLO other.example\r\nRSET\r\n"
+    assert sent_to_server(session.client_data(said, 1000.0)) == EHLO
+    assert not session.more_to_read, "no more may go, however often it is asked"
+    reply = b"250-mail.example.com\r\n250 STARTTLS\r\n"
+    calls = [session.server_data(reply + b"250 ok\r\n" * 90, 1000.0)]
+    assert sent_to_server(calls[0]) == b"NOOP\r\n" * 100
+    assert session.more_to_read
+    calls.append(session.read_on(1000.0))
+    assert sent_to_server(calls[1]) == b"NOOP\r\n" * 50 + b"EHLO other.example\r\n"
+    assert not session.more_to_read
+
+
+@pytest.mark.parametrize("number", [99, 100, 101, 200])
+def test_an_end_behind_so_many_commands_is_told_behind_the_last(number: int) -> None:
+    session = greeted().session
+    actions = session.client_data(b"NOOP\r\n" * number, 1000.0) + session.client_ended(False, 1000.0)
+    while session.more_to_read:
+        actions += session.read_on(1000.0)
+    assert sent_to_server(actions) == b"NOOP\r\n" * number
+    assert actions[-1] == FinishServer()
+    assert actions.count(FinishServer()) == 1
+
+
+def test_what_comes_meanwhile_goes_on_behind_what_waits() -> None:
+    session = greeted().session
+    actions = session.client_data(b"NOOP\r\n" * 150 + b"RS", 1000.0)
+    actions += session.client_data(b"ET\r\nMAIL FROM:<>\r\nDATA", 1000.0)
+    while session.more_to_read:
+        actions += session.read_on(1000.0)
+    assert sent_to_server(actions) == b"NOOP\r\n" * 150 + b"RSET\r\nMAIL FROM:<>\r\nDATA"
+    assert actions[-1] == ReleaseClient()
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------

@@ -220,15 +220,16 @@ class Answers:
     def _late(self, line: bytes, kind: int | None) -> int:
         """A line that may be a late one of the EHLO reply; `kind` is the reply that is owed.  -1 when it is none, or
         is to be used all the same."""
-        if self._trust.offered_to_stranger(line):
-            return Said.STRANGER
+        trust = self._trust
         mode = self._policy.repair.mode
         if mode == "off":
-            return -1
+            return Said.STRANGER if trust.offered_to_stranger(line) else -1
         server = self._server
-        verdict = self.late.judge(line, kind, server.banner, server.memory, self._talk.now)
+        verdict = self.late.judge(line, kind, server.banner, server.memory, self._talk.now, trust.may_see)
         if verdict == Verdict.REPLY:
             return -1
+        if verdict == Verdict.OFFER:
+            return Said.STRANGER
         finding = "blank-line" if verdict == Verdict.BLANK else self.late.finding
         self._talk.tell_once(Found(finding, (line,), mode == "repair"))
         if mode != "repair":
@@ -243,7 +244,7 @@ class Answers:
             said = self._late(line, None)
             if said != Said.NOTHING:
                 return said
-        return -1 if len(self.lines) else Said.NOTHING
+        return -1 if self.lines.size else Said.NOTHING
 
     # -- lines without an end ----------------------------------------------------------------------------------------
 
@@ -332,6 +333,12 @@ class Answers:
         if owed.kind == Reply.EHLO and self._policy.repair.mode != "repair":
             return words
         return words if is_refusal(words) else b""
+
+    def cut_off_behind(self) -> bytes:
+        """The same for what stands behind an EHLO reply that is whole: half a line of it, which a repaired reply can't
+        have."""
+        rest = self.lines.take_pending()
+        return b"" if self._policy.repair.mode == "repair" else rest
 
     def release(self) -> bytes:
         """Nothing is read any more: what is here is returned, and goes first."""

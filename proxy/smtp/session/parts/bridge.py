@@ -35,13 +35,20 @@ class Bridge:
     """How far both sides are: opened, in TLS, greeted on a fresh connection, or about to end."""
 
     __slots__ = (
-        "_banner", "_client", "_policy", "_reopens_tls", "_server", "_sides", "_talk", "inside_tls", "must_end",
-        "reopening", "securing_client", "starttls_waits",
+        "_banner", "_client", "_policy", "_reopens_tls", "_server", "_sides", "_talk", "answers_starttls",
+        "asks_starttls", "inside_tls", "must_end", "reopening", "required", "securing_client", "starttls_waits",
+        "tls_missing",
     )  # fmt: skip
 
     def __init__(self, policy: SessionPolicy, talk: Talk, client: Client, server: Server) -> None:
         self._policy = policy
-        self._sides = policy.bridge  # None in pass-through
+        sides = self._sides = policy.bridge  # None in pass-through
+        self.required = sides is not None and sides.required  # no mail may go in clear
+        # The client's STARTTLS brings it TLS with the proxy.  Otherwise it is between the two peers: in pass-through,
+        # inside TLS, and where the operator wants no TLS with the client.
+        self.answers_starttls = sides is not None and sides.client == "starttls"
+        self.tls_missing = self.required and self.answers_starttls  # required of this client, and not there yet
+        self.asks_starttls = sides is not None and sides.server == "starttls"  # the server's side begins so
         self._talk = talk
         self._client = client
         self._server = server
@@ -54,32 +61,6 @@ class Bridge:
         self.must_end: Refusal | None = None  # the next command ends the session, for this cause
 
     # -- what the policy says ----------------------------------------------------------------------------------------
-
-    @property
-    def tls_missing(self) -> bool:
-        """Whether TLS is required of this client and is not there yet."""
-        sides = self._sides
-        return sides is not None and sides.required and sides.client == "starttls" and not self.inside_tls
-
-    @property
-    def required(self) -> bool:
-        """Whether no mail may go in clear."""
-        return self._sides is not None and self._sides.required
-
-    @property
-    def answers_starttls(self) -> bool:
-        """Whether the client's STARTTLS brings it TLS with the proxy.
-
-        Otherwise it is between the two peers, as in pass-through: inside TLS, and where the operator wants no TLS with
-        the client.
-        """
-        sides = self._sides
-        return sides is not None and sides.client == "starttls" and not self.inside_tls
-
-    @property
-    def asks_starttls(self) -> bool:
-        """Whether the server's side begins TLS with STARTTLS."""
-        return self._sides is not None and self._sides.server == "starttls"
 
     @property
     def _secures_first(self) -> bool:
@@ -250,4 +231,5 @@ class Bridge:
         """The client's side is in TLS: the dialogue begins afresh."""
         self.securing_client = False
         self.inside_tls = True
+        self.answers_starttls = self.tls_missing = False
         self._talk.enter(Phase.COMMANDS)

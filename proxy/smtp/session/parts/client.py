@@ -6,15 +6,21 @@ answer of the server's to the proxy.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from proxy.smtp.lines import LineBuffer
-from proxy.smtp.reply.names import is_full_name
+from proxy.smtp.reply.names import MAX_DOMAIN, is_full_name
 from proxy.smtp.session.commands import MAX_COMMAND, argument_of
 from proxy.smtp.session.events import Found
-from proxy.smtp.session.terms import MAX_WAITING
 
 _LINE_END: Final = b"\r\n"
+
+_judged = lru_cache(maxsize=256)(is_full_name)  # 1.6 us a name; clients are few, or say few names
+
+
+def _may_be_said(name: bytes) -> bool:
+    return len(name) <= MAX_DOMAIN and _judged(name)  # so peers fill it with 64 KiB at the most
 
 
 class Client:
@@ -33,16 +39,6 @@ class Client:
         self.finished = False  # ... and all that has gone on, and the server was told; only replies may come
         self.released = False  # what it says is not read any more
 
-    @property
-    def is_read(self) -> bool:
-        """Whether its next command may be looked at, as far as it goes by the client."""
-        return not self.released and not self.finished and self.waiting is None
-
-    @property
-    def has_room(self) -> bool:
-        """False while so much waits that the edge should stop reading."""
-        return len(self.lines) <= MAX_WAITING
-
     def next(self) -> bytes | None:
         """Its next command line, or so much of one without an end that it is an unknown command."""
         line = self.lines.next()
@@ -59,7 +55,7 @@ class Client:
         """
         self.name = argument_of(line)
         found: Found | None = None
-        if mode != "off" and not is_full_name(self.name):
+        if mode != "off" and not _may_be_said(self.name):
             before = line.rstrip(_LINE_END)
             repaired = name != b"" and mode == "repair"
             if repaired:

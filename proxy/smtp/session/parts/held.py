@@ -21,7 +21,7 @@ from typing import Final
 
 from proxy.smtp.lines import LineBuffer, split_lines
 from proxy.smtp.reply.ehlo import ReplyProgress
-from proxy.smtp.reply.replies import ends_reply
+from proxy.smtp.reply.replies import code_of, ends_reply
 from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
 from proxy.smtp.session.terms import EHLO_WAIT, GOES_ON_AFTER, MAX_HELD
 
@@ -132,6 +132,15 @@ class Held:
     def is_whole(self) -> bool:
         """Whether what is held is a whole EHLO reply that only waits."""
         return self._progress is not None and self._progress.final_seen
+
+    @property
+    def last_code(self) -> int:
+        """The code of the last line that has one, 0 if none has."""
+        for line in reversed(self._lines):
+            code = code_of(line)  # what `keep_whole` took has one code
+            if code:
+                return code
+        return 0
 
     # -- its end -----------------------------------------------------------------------------------------------------
 

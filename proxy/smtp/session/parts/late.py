@@ -43,6 +43,7 @@ class Verdict:
     REPLY: Final = 0
     LATE: Final = 1
     BLANK: Final = 2  # nothing at all, right behind the reply: removed, and no sign of more to come
+    OFFER: Final = 3  # of XCLIENT or XFORWARD, to a client that must not see it
 
 
 class LateLines:
@@ -65,9 +66,17 @@ class LateLines:
         """Another reply has begun, or one that ends for certain."""
         self.possible = False
 
-    def judge(self, line: bytes, kind: int | None, banner: bytes, memory: DestinationMemory, now: float) -> int:
-        """What this line is; `kind` is the reply that is owed, if any.  The memory learns of a late one."""
-        verdict = judged_late(line, kind, banner, self._promised, memory.goes_on(now))
+    def judge(
+        self, line: bytes, kind: int | None, banner: bytes, memory: DestinationMemory, now: float, may_see: bool
+    ) -> int:
+        """What this line is; `kind` is the reply that is owed, if any, `may_see`: the client may see an offer.
+
+        The memory learns of a late one.
+        """
+        shape = _shape(line)
+        if shape.offers and not may_see:
+            return Verdict.OFFER
+        verdict = _judged(shape, line, kind, banner, self._promised, memory, now)
         if verdict == Verdict.LATE:
             self._promised = line[3:4] == b"-"
             memory.saw_going_on(now, after_silence=self._after_silence)
@@ -96,15 +105,16 @@ def offers_trust(line: bytes) -> bool:
     return _shape(line).offers
 
 
-def judged_late(line: bytes, kind: int | None, banner: bytes, promised: bool, goes_on: bool) -> int:
+def _judged(
+    shape: _Shape, line: bytes, kind: int | None, banner: bytes, promised: bool, memory: DestinationMemory, now: float
+) -> int:
     """Look at a line that came before any other reply line since the EHLO reply.
 
     kind      the reply that is owed, if any
     banner    the banner's code and first word
     promised  the late line before this one had `250-`
-    goes_on   this server was seen to go on after the end of a reply
+    memory    whether this server was seen to go on after the end of a reply
     """
-    shape = _shape(line)
     if shape.blank or (shape.bare and kind is None):
         return Verdict.BLANK
     if kind is None:
@@ -112,7 +122,7 @@ def judged_late(line: bytes, kind: int | None, banner: bytes, promised: bool, go
     elif shape.keyword:
         late = shape.keyword != b"HELP" or kind not in _MAY_SAY_HELP
     else:
-        late = shape.listed and goes_on and kind not in _FREE_TEXT and not _greets(shape, line, banner)
+        late = shape.listed and kind not in _FREE_TEXT and memory.goes_on(now) and not _greets(shape, line, banner)
     return Verdict.LATE if late else Verdict.REPLY
 
 

@@ -28,11 +28,12 @@ class Owed:
 class OwedReplies:
     """All of them, the oldest first."""
 
-    __slots__ = ("_all", "first")
+    __slots__ = ("_all", "first", "may_follow")
 
     def __init__(self) -> None:
         self._all: list[Owed] = []
         self.first: Owed | None = None
+        self.may_follow = True  # another command may be sent behind what is owed
 
     def __len__(self) -> int:
         return len(self._all)
@@ -43,12 +44,18 @@ class OwedReplies:
         if self.first is None:
             self.first = owed
         self._all.append(owed)
+        self.may_follow = not private and kind not in HOLDS_BACK and len(self._all) < MAX_OWED
 
     def first_is_over(self) -> None:
         """The oldest was given."""
         owed = self._all
         del owed[0]
-        self.first = owed[0] if owed else None
+        if owed:
+            self.first = owed[0]
+            self.may_follow = not owed[-1].private and owed[-1].kind not in HOLDS_BACK
+        else:
+            self.first = None
+            self.may_follow = True
 
     def first_passes_unrepaired(self) -> None:
         """The oldest is an EHLO reply that is too long: what is left of it goes as it comes."""
@@ -63,11 +70,4 @@ class OwedReplies:
         """Nothing is owed any more."""
         self._all.clear()
         self.first = None
-
-    @property
-    def may_follow(self) -> bool:
-        """Whether another command may be sent behind what is owed."""
-        if self.first is None:
-            return True
-        last = self._all[-1]
-        return not last.private and last.kind not in HOLDS_BACK and len(self._all) < MAX_OWED
+        self.may_follow = True

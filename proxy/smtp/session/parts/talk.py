@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from proxy.smtp.session.events import Action, Found, ToClient, ToServer
 from proxy.smtp.session.parts.owed import OwedReplies
-from proxy.smtp.session.terms import Phase
+from proxy.smtp.session.terms import MAX_COMMANDS, Phase
 
 
 class Talk:
     """The output of the call that is under way, its time, the phase, and the replies that are owed."""
 
-    __slots__ = ("_told", "actions", "now", "owed", "phase")
+    __slots__ = ("_told", "actions", "commands_left", "now", "owed", "phase", "stopped")
 
     def __init__(self, now: float) -> None:
         self.now = now  # of the call that is under way
+        self.commands_left = MAX_COMMANDS  # that may still be worked through in it
+        self.stopped = False  # it was ended because there are more
         self.phase: int = Phase.CONNECTING
         self.owed = OwedReplies()
         self.actions: list[Action] = []
@@ -26,6 +28,13 @@ class Talk:
     def begin(self, now: float) -> None:
         """Another call."""
         self.now = now
+        self.commands_left = MAX_COMMANDS
+        self.stopped = False
+
+    def worked_through(self, commands: int, more: bool) -> None:
+        """So many commands of the client were; `more`: others wait that may be, too."""
+        self.commands_left -= commands
+        self.stopped = more
 
     def enter(self, phase: int) -> None:
         """What comes next is judged by the rules of this phase."""
@@ -68,6 +77,8 @@ class Talk:
         if not actions:
             return []
         self.actions = []
+        if len(actions) == 1:
+            return actions
         before: type[Action] | None = None
         for action in actions:
             kind = type(action)

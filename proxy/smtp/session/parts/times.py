@@ -12,35 +12,31 @@ from proxy.smtp.session.terms import BANNER_OR_NEXT, Reply
 
 
 class Times:
-    """Since when something is waited for."""
+    """When whoever is waited for is late."""
 
-    __slots__ = ("_client_since", "_policy", "_server_at")
+    __slots__ = ("_client_late_at", "_policy", "_server_late_at")
 
     def __init__(self, policy: SessionPolicy, now: float) -> None:
         self._policy = policy
-        self._client_since = now  # since when the client is expected to speak
-        self._server_at = now  # when the server last spoke
+        self._client_late_at = now + policy.command_timeout  # with its next command
+        self._server_late_at = now  # with its end, once the client has ended
 
     def client_may_speak(self, now: float) -> None:
         """A reply is through, or something else has made it the client's turn."""
-        self._client_since = now
+        self._client_late_at = now + self._policy.command_timeout
 
-    def server_spoke(self, now: float) -> None:
-        """The server gave a sign of life, or was told that the client has ended."""
-        self._server_at = now
+    def server_may_end(self, now: float) -> None:
+        """It was told that the client has ended, or has said something since."""
+        self._server_late_at = now + self._policy.half_closed_timeout
 
     def late_at(self, owed: Owed | None, another_left: bool, finished: bool) -> float | None:
         """When whoever is to say something is late; `owed` is what the server owes first, `another_left`: a silent one
         can be given up for another, `finished`: the client has ended and the server knows it."""
-        policy = self._policy
         if owed is None:
-            if finished:
-                return self._server_at + policy.half_closed_timeout
-            return self._client_since + policy.command_timeout
-        kind = owed.kind
-        if kind == Reply.UNREAD:
+            return self._server_late_at if finished else self._client_late_at
+        if owed.kind == Reply.UNREAD:
             return None  # the relay's idle time-out rules
-        if kind == Reply.BANNER:
-            span = policy.banner_timeout
+        if owed.kind == Reply.BANNER:
+            span = self._policy.banner_timeout
             return owed.at + (min(span, BANNER_OR_NEXT) if another_left else span)
-        return owed.at + policy.command_timeout
+        return owed.at + self._policy.command_timeout

@@ -37,13 +37,13 @@ NEVER: Final = 2
 class Trust:
     """What is known of the server's trust in the proxy, and of who may see it."""
 
-    __slots__ = ("_address", "_afresh", "_safe", "_trusted", "asking", "spoken_for")
+    __slots__ = ("_address", "_afresh", "_trusted", "asking", "safe", "spoken_for")
 
     def __init__(self, trusted: bool, address: str) -> None:
         """`trusted`: the client may use XCLIENT where the server offers it; `address`: its own, textual."""
         self._trusted = trusted
         self._address = address
-        self._safe = trusted  # no stranger can borrow the server's trust here
+        self.safe = trusted  # no stranger can borrow the server's trust here
         self._afresh = False  # the question broke a connection, and another was made
         self.asking = False  # the server is being asked what it offers, on this connection
         self.spoken_for = False  # XCLIENT was sent with the client's address
@@ -57,29 +57,36 @@ class Trust:
         """Whether this line of an EHLO reply offers what this client may not see."""
         return not self._trusted and not self.spoken_for and offers_trust(line)
 
+    def reply_read(self, result: RepairResult, memory: DestinationMemory, now: float, inside_tls: bool) -> bool:
+        """The same of a reply that may be a refusal, which says nothing of what the server offers."""
+        if result.refused and not result.offers_xclient:
+            return True
+        return self.read(result.offers_xclient, memory, now, inside_tls)
+
     def read(self, offered: bool, memory: DestinationMemory, now: float, inside_tls: bool) -> bool:
         """A whole EHLO reply was read; `offered`: it showed one.  False when this client must not go on."""
         if self.spoken_for:
-            self._safe = True  # the reply was about the client's own address, and proves nothing about ours
+            self.safe = True  # the reply was about the client's own address, and proves nothing about ours
         else:
             memory.learn_offers(offered, now, inside_tls=inside_tls)
-            self._safe = self._trusted or not offered
-        return self._safe
+            self.safe = self._trusted or not offered
+        return self.safe
 
     def read_in_part(self) -> None:
         """The rest of an EHLO reply passes unread, and may still offer one."""
-        self._safe = self._trusted
+        self.safe = self._trusted
 
     def may_go(self, memory: DestinationMemory, now: float, inside_tls: bool) -> int:
-        """Before anything is let through that could be, or hide, an XCLIENT: does this server take one from us?"""
-        if self._safe:
-            return GO
+        """Before anything is let through that could be, or hide, an XCLIENT: does this server take one from us?
+
+        Asked only where it is not `safe` anyway.
+        """
         offered = memory.offers(now, inside_tls=inside_tls)
         if offered is None:
             return ASK
         if offered:
             return NEVER
-        self._safe = True
+        self.safe = True
         return GO
 
     # -- the question ------------------------------------------------------------------------------------------------
@@ -105,11 +112,11 @@ class Trust:
     def on_fresh_connection(self) -> None:
         """Another connection, maybe to another server."""
         self.spoken_for = False
-        self._safe = self._trusted
+        self.safe = self._trusted
 
     def inside_tls(self) -> None:
         """What was learnt in clear says nothing about what is offered here."""
-        self._safe = self._trusted or self.spoken_for
+        self.safe = self._trusted or self.spoken_for
 
     # -- XCLIENT of our own ------------------------------------------------------------------------------------------
 
