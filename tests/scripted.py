@@ -24,7 +24,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -279,7 +279,10 @@ class ScriptedServer:
 
 
 class Mailbox:
-    """A server that takes mail as RFC 5321 says, and keeps it.  `reply` is what it answers to EHLO."""
+    """A server that takes mail as RFC 5321 says, and keeps it.
+
+    `reply` is what it answers to EHLO, `answers` what to other commands than it knows, by their first four letters.
+    """
 
     def __init__(
         self,
@@ -288,19 +291,25 @@ class Mailbox:
         banner: bytes = BANNER,
         tls: ssl.SSLContext | None = None,
         after_dot: float = 0.0,
+        answers: Mapping[bytes, bytes] | None = None,
     ) -> None:
         self.reply = reply
+        self.answers = answers or {}
         self.banner = banner
         self.tls = tls
         self.after_dot = after_dot  # seconds between the dot and its 250
         self.mails: list[bytes] = []
         self.commands: list[bytes] = []
+        self.heard: list[bytes] = []  # the same, all of one connection together
 
     def __call__(self, peer: Peer) -> None:
+        number = len(self.heard)
+        self.heard.append(b"")
         peer.send(self.banner)
         while True:
             line = peer.line()
             self.commands.append(line)
+            self.heard[number] += line
             verb = line[:4].upper()
             if verb in (b"EHLO", b"LHLO"):
                 peer.send(self.reply)
@@ -317,7 +326,7 @@ class Mailbox:
                 peer.send(b"220 go ahead\r\n")
                 peer.start_tls(self.tls, server=True)
             else:
-                peer.send(b"250 2.1.0 well\r\n")
+                peer.send(self.answers.get(verb, b"250 2.1.0 well\r\n"))
 
 
 def nameless(said: bytes) -> bytes:

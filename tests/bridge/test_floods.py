@@ -16,7 +16,7 @@ import pytest
 from tests.bridge.parties import Keys, Server, bridge, hello
 from tests.certificates import Issued
 from tests.proxy_process import Running, allowed, route, running_proxy
-from tests.scripted import BANNER, GOOD, Peer, ScriptedServer, connect
+from tests.scripted import GOOD, Mailbox, Peer, ScriptedServer, connect, send_mail
 from tests.tls13 import Flooder
 
 HELLO_REQUESTS = b"\x16\x03\x03\x40\x00" + bytes(16384)  # 4096 of them in one record, in clear
@@ -35,41 +35,30 @@ def _flood(peer: Peer) -> None:
             peer.sock.sendall(HELLO_REQUESTS * 16)
 
 
-def _innocent(peer: Peer) -> None:
-    peer.send(BANNER)
-    while True:
-        line = peer.line()
-        if line[:4] == b"EHLO":
-            peer.send(GOOD)
-        elif line[:4] == b"DATA":
-            peer.send(b"354 go on\r\n")
-            peer.until(b"\r\n.\r\n")
-            peer.send(b"250 taken\r\n")
-        else:
-            peer.send(b"221 bye\r\n" if line[:4] == b"QUIT" else b"250 well\r\n")
-
-
 def _mail(port: int) -> float:
     """How long one takes."""
     begun = time.monotonic()
     with connect(port) as client:
-        client.reply()
-        for command in (b"EHLO innocent.example", b"MAIL FROM:<>", b"RCPT TO:<a@b.example>", b"DATA"):
-            client.say(command)
-        assert client.say(b"hello\r\n.")[:3] == b"250"
-        client.say(b"QUIT")
+        assert send_mail(client)[:3] == b"250"
     return time.monotonic() - begun
 
 
+def _inside_tls(running: Running) -> tuple[Peer, Flooder]:
+    """A client of the route that is flooded."""
+    client, _ = hello(running.port_of("flooded"))
+    assert client.say(b"STARTTLS")[:3] == b"220"
+    return client, Flooder(client.sock)
+
+
 @contextlib.contextmanager
-def _stage(server: ScriptedServer, workers: int, keys: Keys, ours: Issued, **tls: object) -> Iterator[Running]:
+def _stage(script: Server, workers: int, keys: Keys, ours: Issued) -> Iterator[Running]:
     """The route that is flooded and the innocent one; each worker gets some of the connections."""
-    with ScriptedServer(_innocent) as other:
+    with ScriptedServer(script) as server, ScriptedServer(Mailbox(GOOD)) as other:
         config = {
             "service": {"workers": workers},
             "log": {"level": "debug"},
             "route": [
-                bridge(server.port, keys=keys, issued=ours, name="flooded", tls=tls),
+                bridge(server.port, keys=keys, issued=ours, name="flooded"),
                 route(other.port, name="innocent"),
             ],
         }
@@ -94,10 +83,7 @@ def _mails_while(flood: Callable[[], None], port: int, at_once: int = 1) -> list
 def test_hello_requests_in_clear_hold_nobody_and_are_too_much_at_256_kib(
     workers: int, keys: Keys, ours: Issued
 ) -> None:
-    with (
-        ScriptedServer(Server(keys.server(ours), handshake=_flood)) as server,
-        _stage(server, workers, keys, ours) as running,
-    ):
+    with _stage(Server(keys.server(ours), handshake=_flood), workers, keys, ours) as running:
         said: list[bytes] = []
 
         def flooded() -> None:
@@ -113,15 +99,10 @@ def test_hello_requests_in_clear_hold_nobody_and_are_too_much_at_256_kib(
 
 
 def test_key_updates_of_a_client_hold_nobody_and_end_its_session(workers: int, keys: Keys, ours: Issued) -> None:
-    with (
-        ScriptedServer(Server(keys.server(ours))) as server,
-        _stage(server, workers, keys, ours) as running,
-    ):
+    with _stage(Server(keys.server(ours)), workers, keys, ours) as running:
 
         def flood() -> None:
-            client, _ = hello(running.port_of("flooded"))
-            assert client.say(b"STARTTLS")[:3] == b"220"
-            flooder = Flooder(client.sock)
+            client, flooder = _inside_tls(running)
             records = b"".join(flooder.key_update() for _ in range(80_000))
             with contextlib.suppress(OSError):
                 client.sock.sendall(records)
@@ -136,15 +117,10 @@ def test_key_updates_of_a_client_hold_nobody_and_end_its_session(workers: int, k
 
 def test_key_updates_among_data_hold_nobody(workers: int, keys: Keys, ours: Issued) -> None:
     """Each has its record of data, so that their number alone ends nothing: inside a message, as fast as they go."""
-    with (
-        ScriptedServer(Server(keys.server(ours))) as server,
-        _stage(server, workers, keys, ours) as running,
-    ):
+    with _stage(Server(keys.server(ours)), workers, keys, ours) as running:
 
         def flood() -> None:
-            client, _ = hello(running.port_of("flooded"))
-            assert client.say(b"STARTTLS")[:3] == b"220"
-            flooder = Flooder(client.sock)
+            client, flooder = _inside_tls(running)
             for command in (b"EHLO flood.example", b"MAIL FROM:<>", b"RCPT TO:<a@b.example>", b"DATA"):
                 assert flooder.say(command)[:1] in b"23"
             pieces = [flooder.data(b"x") + flooder.key_update() for _ in range(20_000)]

@@ -35,37 +35,11 @@ NOT_AVAILABLE = b"421 4.7.1 not available to this client\r\n"
 LOCAL = ["127.0.0.1/32"]
 
 
-class Talks(Mailbox):
-    """Keeps what it was told on each connection."""
-
-    def __init__(self, reply: bytes, **keys: object) -> None:
-        super().__init__(reply, **keys)  # type: ignore[arg-type]
-        self.heard: list[bytes] = []
-
-    def __call__(self, peer: Peer) -> None:
-        number = len(self.heard)
-        self.heard.append(b"")
-        peer.send(self.banner)
-        while True:
-            line = peer.line()
-            self.heard[number] += line
-            verb = line[:4].upper()
-            if verb == b"EHLO":
-                peer.send(self.reply)
-            elif verb == b"XCLI":
-                peer.send(b"220 mail.example ESMTP again\r\n")
-            elif verb == b"DATA":
-                peer.send(b"354 go on\r\n")
-                peer.until(b"\r\n.\r\n")
-                peer.send(b"250 2.0.0 taken\r\n")
-            elif verb == b"QUIT":
-                peer.send(b"221 bye\r\n")
-                return
-            else:
-                peer.send(b"250 2.1.0 well\r\n")
+def talks_to(reply: bytes) -> Mailbox:
+    return Mailbox(reply, answers={b"XCLI": b"220 mail.example ESMTP again\r\n"})
 
 
-PLAIN = Talks(BROKEN)
+PLAIN = talks_to(BROKEN)
 CASES = {
     "two": case(PLAIN, allow_clients=["127.0.0.2/32", "127.0.1.0/24"]),
     "share": case(PLAIN, allow_clients=["127.0.0.0/8"], max_sessions=4, max_sessions_per_client=2),
@@ -294,7 +268,7 @@ OFFERS = [TRUSTS, FORWARDS, TRUSTS.replace(b"XCLIENT", b"xclient"), HIDDEN]
 def test_stranger_to_whom_xclient_is_offered_gets_471_and_the_log_says_the_remedy(
     lab: Lab, mode: str, reply: bytes
 ) -> None:
-    talks = Talks(reply)
+    talks = talks_to(reply)
     fresh = Fresh(lab, mode, talks)
     for _ in range(3):
         with fresh.connect() as client:
@@ -322,7 +296,7 @@ FIRST = [
 @pytest.mark.parametrize("first", FIRST, ids=repr)
 @pytest.mark.parametrize("mode", ["repair", "off"])
 def test_stranger_who_never_says_ehlo_is_not_let_go_where_xclient_is_offered(lab: Lab, first: bytes, mode: str) -> None:
-    talks = Talks(TRUSTS)
+    talks = talks_to(TRUSTS)
     fresh = Fresh(lab, mode, talks)
     with fresh.connect() as client:
         assert client.reply() == BANNER
@@ -336,13 +310,13 @@ def test_stranger_who_never_says_ehlo_is_not_let_go_where_xclient_is_offered(lab
 
 
 def test_offer_that_stands_behind_a_final_line_is_found_by_the_question_too(lab: Lab) -> None:
-    with Fresh(lab, "repair", Talks(HIDDEN)).connect() as client:
+    with Fresh(lab, "repair", talks_to(HIDDEN)).connect() as client:
         client.send(b"HELO a\r\nMAIL FROM:<>\r\nXCLIENT ADDR=127.0.0.1\r\n")
         assert nameless(client.rest(5)).endswith(NOT_AVAILABLE)
 
 
 def test_stranger_who_never_says_ehlo_is_served_where_it_is_not_offered_and_the_answer_is_remembered(lab: Lab) -> None:
-    talks = Talks(BROKEN)
+    talks = talks_to(BROKEN)
     fresh = Fresh(lab, "repair", talks)
     for number in range(3):
         with fresh.connect() as client:
@@ -360,7 +334,7 @@ def test_stranger_who_never_says_ehlo_is_served_where_it_is_not_offered_and_the_
 
 
 def test_many_at_once_ask_each_on_its_own_connection(lab: Lab) -> None:
-    talks = Talks(BROKEN)
+    talks = talks_to(BROKEN)
     fresh = Fresh(lab, "repair", talks)
 
     def once() -> bytes:
@@ -375,7 +349,7 @@ def test_many_at_once_ask_each_on_its_own_connection(lab: Lab) -> None:
 
 
 def test_xclient_behind_mail_and_rset_reaches_no_server_that_would_take_it(lab: Lab) -> None:
-    talks = Talks(TRUSTS)
+    talks = talks_to(TRUSTS)
     fresh = Fresh(lab, "repair", talks)
     with fresh.connect() as client:
         client.send(b"EHLO a\r\nMAIL FROM:<>\r\nRSET\r\nXCLIENT ADDR=127.0.0.1\r\n")
@@ -438,7 +412,7 @@ def test_server_without_ehlo_serves_clients_without_ehlo(lab: Lab) -> None:
 
 
 def test_trusted_client_may_use_xclient(lab: Lab) -> None:
-    with Fresh(lab, "trusted", Talks(TRUSTS)).connect() as client:
+    with Fresh(lab, "trusted", talks_to(TRUSTS)).connect() as client:
         assert greet(client) == TRUSTS
         assert client.say(b"XCLIENT ADDR=192.0.2.1") == b"220 mail.example ESMTP again\r\n"
         assert client.say(b"EHLO again") == TRUSTS
@@ -447,13 +421,13 @@ def test_trusted_client_may_use_xclient(lab: Lab) -> None:
 
 def test_client_behind_a_trusted_proxy_is_no_trusted_client_itself(lab: Lab) -> None:
     # trusted_proxies says whose headers are believed; the clients that they name are strangers.
-    with Fresh(lab, "behind", Talks(TRUSTS)).connect() as client:
+    with Fresh(lab, "behind", talks_to(TRUSTS)).connect() as client:
         client.send(HEADERS["v1"][0])
         assert nameless(greet(client)) == NOT_AVAILABLE
 
 
 def test_xclient_true_sends_the_clients_own_address_first_and_shows_the_last_reply_only(lab: Lab) -> None:
-    talks = Talks(TRUSTS)
+    talks = talks_to(TRUSTS)
     fresh = Fresh(lab, "xclient", talks)
     with fresh.connect() as client:
         assert greet(client, b"first.example") == TRUSTS
@@ -472,7 +446,7 @@ def test_xclient_true_sends_the_clients_own_address_first_and_shows_the_last_rep
 
 
 def test_xclient_true_without_an_offer_changes_nothing(lab: Lab) -> None:
-    talks = Talks(BROKEN)
+    talks = talks_to(BROKEN)
     fresh = Fresh(lab, "xclient", talks)
     with fresh.connect() as client:
         assert send_mail(client) == b"250 2.0.0 taken\r\n"
