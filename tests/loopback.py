@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,6 +47,14 @@ def wait_until(look: Callable[[], T], seconds: float, what: str) -> T:
             return found
         assert time.monotonic() < until, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def public_folder() -> Iterator[Path]:
+    """One for programs that run as other users; pytest's own are for nobody else."""
+    with tempfile.TemporaryDirectory(prefix="ehlo-proxy-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @contextlib.contextmanager

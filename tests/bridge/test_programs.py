@@ -12,7 +12,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -30,7 +29,7 @@ from tests.clients.lab import Certificates
 from tests.clients.matrix import MESSAGE
 from tests.clients.postfix import Postfix
 from tests.clients.senders import ALL, HELO, SENDER, Curl, Msmtp, OpenSSL, Program, Said, Sender, Smtplib, Swaks
-from tests.loopback import free_port, wait_until
+from tests.loopback import free_port, public_folder, wait_until
 
 # aiosmtplib leaves a transport open when it is refused; that is told when the rubbish is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -199,10 +198,7 @@ def test_nobody_sends_to_a_server_that_is_not_the_one(sender: Sender, keys: Keys
 def postfix(keys: Keys, **how: Any) -> Iterator[Postfix]:
     if why := postfixes.missing():
         pytest.skip(why)
-    # Not pytest's folder: Postfix runs as other users.
-    with tempfile.TemporaryDirectory(prefix="ehlo-postfix-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    with public_folder() as folder:
         shutil.copy(keys.ca, folder / "ca.pem")
         certificates = Certificates(folder / "ca.pem", b"")
         with postfixes.running(folder / "postfix", certificates, how.pop("transports"), how.pop("levels"), **how) as it:

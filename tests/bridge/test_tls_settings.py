@@ -125,55 +125,56 @@ def test_tls_1_1_is_refused_on_both_sides_unless_the_operator_says_so(keys: Keys
             assert (b"221 bye" in done.stdout) is served, done
 
 
-def test_renegotiation_is_off_towards_the_client(keys: Keys, good: Scene) -> None:
-    """`R` in openssl's s_client asks for it."""
+@contextlib.contextmanager
+def s_client(port: int, version: str, keys: Keys) -> Iterator[subprocess.Popen[bytes]]:
+    """OpenSSL's own client behind STARTTLS, for what only its keys can do."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
-    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{good.port}", "-starttls", "smtp", "-tls1_2", "-crlf"]
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-starttls", "smtp", version, "-crlf"]
     with subprocess.Popen(
         [*command, "-CAfile", keys.ca], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            assert process.stdin is not None
-            good.wait_for("tls", side="client")
-            process.stdin.write(b"EHLO a\n")
-            process.stdin.flush()
-            good.wait_for("ehlo-findings", phase="tls")
-            process.stdin.write(b"R\n")
-            process.stdin.flush()
-            process.wait(LIMIT)  # it takes the alert for the end; its stdin must stay open until then
-            assert process.stdout is not None
-            out = process.stdout.read()
+            yield process
         finally:
             process.kill()
+
+
+def test_renegotiation_is_off_towards_the_client(keys: Keys, good: Scene) -> None:
+    """`R` in openssl's s_client asks for it."""
+    with s_client(good.port, "-tls1_2", keys) as process:
+        assert process.stdin is not None
+        good.wait_for("tls", side="client")
+        process.stdin.write(b"EHLO a\n")
+        process.stdin.flush()
+        good.wait_for("ehlo-findings", phase="tls")
+        process.stdin.write(b"R\n")
+        process.stdin.flush()
+        process.wait(LIMIT)  # it takes the alert for the end; its stdin must stay open until then
+        assert process.stdout is not None
+        out = process.stdout.read()
     assert b"RENEGOTIATING" in out
     assert b"no renegotiation" in out
 
 
 def test_a_key_update_changes_nothing_for_the_dialogue(keys: Keys, good: Scene) -> None:
     """`K` in openssl's s_client sends one and asks for ours (RFC 8446 4.6.3)."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{good.port}", "-starttls", "smtp", "-tls1_3", "-crlf"]
-    with subprocess.Popen(
-        [*command, "-CAfile", keys.ca], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            out = b""
-            for typed, awaited in (
-                (b"", b"---\n250"),
-                (b"EHLO a\n", b"8BITMIME"),
-                (b"K\n", b"KEYUPDATE"),
-                (b"NOOP\n", b"well"),
-            ):
-                process.stdin.write(typed)
-                process.stdin.flush()
-                while awaited not in out:
-                    out += process.stdout.readline()
-        finally:
-            process.kill()
+    with s_client(good.port, "-tls1_3", keys) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        out = b""
+        for typed, awaited in (
+            (b"", b"---\n250"),
+            (b"EHLO a\n", b"8BITMIME"),
+            (b"K\n", b"KEYUPDATE"),
+            (b"NOOP\n", b"well"),
+        ):
+            process.stdin.write(typed)
+            process.stdin.flush()
+            while awaited not in out:
+                out += process.stdout.readline()
 
 
 def test_no_session_is_resumed(keys: Keys, good: Scene) -> None:

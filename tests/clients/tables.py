@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from tests.clients import postfix as postfixes
 from tests.clients.lab import CURES
 from tests.clients.matrix import Table
 from tests.clients.senders import ALL, Sender
+from tests.loopback import public_folder
 
 
 def measured(senders: Sequence[Sender], with_postfix: bool, faults: bool) -> dict[str, Table]:
     """The tables by their marker lines."""
-    with tempfile.TemporaryDirectory(prefix="ehlo-matrix-") as name:
-        first, second = Path(name, "replies"), Path(name, "dialogue")
-        Path(name).chmod(0o755)
+    with public_folder() as folder:
+        first, second = folder / "replies", folder / "dialogue"
         first.mkdir()
         second.mkdir()
         if not faults:

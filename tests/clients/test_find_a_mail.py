@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.clients import postfix as postfixes
 from tests.clients.lab import make_certificates
 from tests.clients.postfix import Postfix
-from tests.loopback import free_port, wait_until
+from tests.loopback import free_port, public_folder, wait_until
 from tests.proxy_process import Config, Running, route, running_proxy
 
 pytestmark = pytest.mark.root
@@ -100,8 +98,7 @@ def scene() -> Iterator[Scene]:
         pytest.skip(reason)
     port = free_port()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-find-")))
-        folder.chmod(0o755)
+        folder = stack.enter_context(public_folder())
         certificates = make_certificates(folder)
         takes = postfixes.receiver(folder) | {
             "smtpd_client_port_logging": "yes",

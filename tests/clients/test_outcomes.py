@@ -6,18 +6,16 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.clients import postfix as postfixes
 from tests.clients.lab import make_certificates
 from tests.clients.postfix import Postfix
-from tests.loopback import free_port
+from tests.loopback import free_port, public_folder
 from tests.proxy_process import Running, route, running_proxy
 
 pytestmark = pytest.mark.root
@@ -43,8 +41,7 @@ def three() -> Iterator[tuple[Postfix, Running, Postfix]]:
         pytest.skip(reason)
     port = free_port()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-outcomes-")))
-        folder.chmod(0o755)
+        folder = stack.enter_context(public_folder())
         certificates = make_certificates(folder)
         takes = postfixes.receiver(folder) | {"smtpd_tls_loglevel": "1"}
         server = stack.enter_context(postfixes.running(folder / "server", certificates, {}, {}, takes, listen=port))

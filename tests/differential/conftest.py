@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from tests.differential.breaker import Breaker
 from tests.differential.play import Script, Seen
 from tests.differential.references import Reference
 from tests.differential.scripts import WAYS
+from tests.loopback import public_folder
 from tests.proxy_process import Config, Running, bridge_in, route, running_proxy
 from tests.scripted import ScriptedServer, together
 
@@ -92,9 +92,7 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     with ExitStack() as stack:
-        # Not pytest's folder: Postfix and smtp-sink run as other users.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ehlo-same-")))
-        folder.chmod(0o755)
+        folder = stack.enter_context(public_folder())  # Postfix and smtp-sink run as other users
         certificates = make_certificates(folder)
         servers = {
             name: stack.enter_context(references.running(name, folder, certificates))

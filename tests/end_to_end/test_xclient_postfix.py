@@ -4,16 +4,14 @@ Postfix sees each client's own."""
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.clients import postfix
 from tests.clients.lab import make_certificates
-from tests.loopback import free_port
+from tests.loopback import free_port, public_folder
 from tests.proxy_process import Running, route, running_proxy
 from tests.scripted import Peer, connect, greet, nameless
 
@@ -31,9 +29,7 @@ def trusting_postfix() -> Iterator[tuple[postfix.Postfix, int]]:
         "default_transport": "discard",
         "smtpd_banner": "mail.example ESMTP",
     }
-    with tempfile.TemporaryDirectory(prefix="ehlo-postfix-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    with public_folder() as folder:
         certificates = make_certificates(folder)
         with postfix.running(folder / "postfix", certificates, {}, {}, settings, listen=port) as running:
             yield running, port

@@ -8,7 +8,6 @@ import encodings.idna  # noqa: F401  # before the file system is another user's
 import smtplib
 import socket
 import ssl
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,7 @@ from tests.clients import postfix
 from tests.hosts.broken_server import NAME, BrokenServer
 from tests.hosts.conftest import StartProxy, StartServer, nftables, text_of
 from tests.hosts.network import Host, Network
-from tests.loopback import wait_until
+from tests.loopback import public_folder, wait_until
 
 MAIL = b"Subject: intercepted\r\n\r\nfirst line\r\n..leading dot\r\n\xe4\r\n"
 
@@ -188,9 +187,8 @@ def test_on_the_sender_s_own_host_only_the_proxy_gets_out(
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """One that Postfix's user can reach."""
-    with tempfile.TemporaryDirectory(prefix="ehlo-hosts-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with public_folder() as found:
+        yield found
 
 
 @pytest.mark.parametrize("way", ["redirect-router", "tproxy-spoof"])
