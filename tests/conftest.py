@@ -11,6 +11,7 @@ import os
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 OPTIONS = {"long": "--long", "systemd": "--systemd"}
 _left_out: Counter[str] = Counter()
@@ -22,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # An example may take its time on a busy machine: what bounds the cost of something measures it itself.
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("unhurried")
     config.addinivalue_line("markers", "alone: needs the machine to itself; run one at a time, after the others")
 
 

@@ -6,13 +6,12 @@ import time
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.smtp.lines import LineBuffer, ends_well, split_lines, without_end
 
 # the machine may be busy with something else
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 STREAM = st.lists(
     st.sampled_from([b"250-a", b"\r\n", b"\n", b"\r", b"", b"\0", b"x" * 40]) | st.binary(max_size=5), max_size=30
@@ -45,7 +44,6 @@ def test_lf_ends_a_line_and_a_lone_cr_does_not(stream: bytes, lines: list[bytes]
     assert buffer.take_pending() == rest
 
 
-@UNHURRIED
 @given(STREAM, st.lists(st.integers(1, 30), max_size=40), st.lists(st.booleans(), min_size=1, max_size=8))
 def test_the_lines_do_not_depend_on_the_cut_nor_on_when_they_are_asked_for(
     stream: bytes, cuts: list[int], asks: list[bool]

@@ -7,7 +7,7 @@ import re
 import shlex
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.daemon.log import logs
@@ -182,7 +182,7 @@ def test_a_smaller_bound_is_kept_too() -> None:
 peer_values = st.one_of(st.binary(max_size=300), st.text(max_size=300), st.lists(st.binary(max_size=250), max_size=20))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(["sni", "before", "reason", "client"]), peer_values), st.booleans())
 def test_whatever_a_peer_sends_an_event_is_one_line_of_printable_ascii(fields: dict[str, object], json_: bool) -> None:
     log, lines = text_log(format="json" if json_ else "text")

@@ -149,7 +149,7 @@ endpoints = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))
 
 
 @given(st.sampled_from([1, 2]), endpoints, endpoints)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_we_write_we_read(version: int, source: tuple[str, int], destination: tuple[str, int]) -> None:
     def plain(endpoint: tuple[str, int]) -> tuple[str, int]:
         address = ipaddress.ip_address(endpoint[0])
@@ -160,7 +160,7 @@ def test_what_we_write_we_read(version: int, source: tuple[str, int], destinatio
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\0"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_bytes_raise(tail: bytes, head: bytes) -> None:
     result = parse(head + tail)
     if isinstance(result, Header):

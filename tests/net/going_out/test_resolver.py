@@ -305,7 +305,7 @@ def test_a_name_server_that_fails_by_tcp_is_left_for_the_next(lab: Lab, fault: s
 
 
 @given(st.binary(max_size=200), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_bytes_from_a_name_server_raise(data: bytes, looks_right: bool) -> None:
     head = b"\0\x07\x81\x80\0\1\0\3\0\0\0\0\1a\7example\0\0\1\0\1"
     answer = read_answer(head + data if looks_right else data, question(7, "a.example", 1))

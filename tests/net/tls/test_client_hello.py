@@ -191,13 +191,13 @@ def test_what_is_not_tls_ends_the_interest(data: bytes) -> None:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10), st.lists(st.binary(max_size=200), max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_never_raises(client: list[bytes], server: list[bytes]) -> None:
     peeked(client, server)
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_damaged_hello_never_raises(data: st.DataObject) -> None:
     whole = bytearray(record(22, client_hello(server_name(b"mx.example"), extension(43, b"\x02\x03\x04"))))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.smtp.reply.ehlo import (
@@ -16,7 +16,6 @@ from proxy.smtp.reply.ehlo import (
 )
 
 # the machine may be busy with something else
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 MAIL = b"220 mail.example.com ESMTP\r\n"
 HOST, TLS, HELP = b"250-mail.example.com\r\n", b"250-STARTTLS\r\n", b"250 HELP\r\n"
@@ -175,7 +174,6 @@ def test_a_glance_for_the_greeting_agrees_with_the_reading() -> None:
     assert has_greeting([*lines, b"250-Size Hi\r\n"], b"220 size")
 
 
-@UNHURRIED
 @example([b"", TLS, HELP, b"200\x01"])
 @given(st.lists(st.sampled_from([HOST, TLS, HELP, b"\r\n", b"550 no\r\n", b"250_SIZE\r\n"]) | st.binary(max_size=12)))
 def test_any_lines_can_be_followed(lines: list[bytes]) -> None:

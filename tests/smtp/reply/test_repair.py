@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.smtp.lines import split_lines, without_end
@@ -17,7 +17,6 @@ from proxy.smtp.reply.reading import is_judged
 from proxy.smtp.reply.repair import EhloContext, Memory, RepairPolicy, RepairResult, repair_reply
 
 # the machine may be busy with something else
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 MAIL = EhloContext(banner=b"220 mail.example.com ESMTP\r\n")
 GOOD_TEXTS = (b"STARTTLS", b"AUTH LOGIN", b"AUTH=LOGIN", b"8BITMIME")
@@ -492,7 +491,6 @@ CONTEXTS = st.builds(
 )
 
 
-@UNHURRIED
 @given(RAW, POLICIES, CONTEXTS)
 def test_repairing_again_changes_nothing(raw: bytes, policy: RepairPolicy, context: EhloContext) -> None:
     once = repair_reply(raw, policy, context)
@@ -502,7 +500,6 @@ def test_repairing_again_changes_nothing(raw: bytes, policy: RepairPolicy, conte
     assert not any(finding.repaired for finding in again.findings if finding.id != "starttls-inside-tls")
 
 
-@UNHURRIED
 @given(RAW, st.booleans(), st.booleans(), CONTEXTS)
 def test_a_judged_reply_comes_out_well_formed_and_changed_if_and_only_if_something_is_repaired(
     raw: bytes, strict: bool, early: bool, context: EhloContext
@@ -522,7 +519,6 @@ def _shown(result: RepairResult) -> Counter[bytes]:
     return Counter(re.split(rb"[ \t]", line[4:].upper())[0] for line in result.after[1:])
 
 
-@UNHURRIED
 @given(
     st.permutations([b"STARTTLS", b"SIZE 1", b"8BITMIME", b"AUTH A", b"AUTH B", b"XFOO", b"mail.example.com hi"]),
     st.lists(st.sampled_from([b"250-", b"250 ", b"250_", b".250-", b"251-", b"250", b"250- "]), min_size=7, max_size=7),
@@ -550,7 +546,6 @@ _EHLO_LINE = st.tuples(_UNKNOWN, _PARAMETERS).map(lambda line: b" ".join([line[0
 )
 
 
-@UNHURRIED
 @given(_DOMAIN, _GREET, st.lists(_EHLO_LINE.filter(lambda line: not line.startswith(b"START TLS")), max_size=8))
 @example(b"help", b"", [b"STARTTLS"])
 @example(b"mail.example.com", b" \0 \t STARTTLS", [b"STARTTLS"])
@@ -562,7 +557,6 @@ def test_a_reply_of_the_grammar_is_left_as_it_is(domain: bytes, greet: bytes, li
     assert not any(finding.repaired for finding in result.findings)
 
 
-@UNHURRIED
 @given(st.binary(max_size=400), POLICIES, CONTEXTS)
 def test_no_octets_raise(raw: bytes, policy: RepairPolicy, context: EhloContext) -> None:
     for mode in ("repair", "observe", "off"):

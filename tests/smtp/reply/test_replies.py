@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.smtp.reply.replies import code_of, ends_reply, is_refusal
 
 # the machine may be busy with something else
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,6 @@ def test_a_refusal_is_one_by_any_of_its_lines() -> None:
     assert not is_refusal(b"250-mail.example.com\r\n250 450\r\n")
 
 
-@UNHURRIED
 @given(st.binary(max_size=40))
 def test_any_octets_are_a_line(line: bytes) -> None:
     assert ends_reply(line) <= (code_of(line) != 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
@@ -44,7 +44,6 @@ from tests.playbook import (
     Wait,
 )
 
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 POINTS = (
     End,
     FinishServer,
@@ -148,7 +147,6 @@ def cut(data: bytes, at: Sequence[int]) -> list[bytes]:
 CUTS = st.lists(st.integers(0, 1000), max_size=8)
 
 
-@UNHURRIED
 @given(EXCHANGES, GO, ANSWER, st.binary(max_size=60), st.lists(CUTS, min_size=1, max_size=20))
 def test_what_is_forwarded_is_what_was_sent_but_for_the_repaired_replies_however_it_is_cut(
     exchanges: list[tuple[bytes, bytes, bool]],
@@ -232,7 +230,7 @@ SEEN_AT = st.sampled_from([None, 1000.0, -5000.0])
 MEMORIES = st.builds(DestinationMemory, SEEN_AT, SEEN_AT)
 
 
-@settings(UNHURRIED, max_examples=250)
+@settings(max_examples=250)
 @given(st.lists(EVENTS, max_size=25), POLICIES, MEMORIES, st.booleans())
 def test_nothing_that_happens_is_an_exception_or_breaks_a_bound(
     events: list[Event], policy: SessionPolicy, memory: DestinationMemory, trusted: bool
@@ -245,7 +243,7 @@ def test_nothing_that_happens_is_an_exception_or_breaks_a_bound(
     assert DestinationMemory() == NOTHING_LEARNT, "what one session learns without a server, others would know"
 
 
-@settings(UNHURRIED, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=25), POLICIES, st.booleans())
 def test_where_tls_is_required_no_mail_reaches_the_server_in_clear(
     events: list[Event], policy: SessionPolicy, trusted: bool
@@ -285,7 +283,7 @@ PEERS: st.SearchStrategy[Event] = st.one_of(
 )
 
 
-@settings(UNHURRIED, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(PEERS, max_size=25), CLEAR)
 def test_the_server_hears_what_the_client_said_and_nothing_else(events: list[Event], policy: SessionPolicy) -> None:
     play = player(policy)
@@ -299,7 +297,7 @@ def test_the_server_hears_what_the_client_said_and_nothing_else(events: list[Eve
         assert said[len(heard) :] == play.session.client.lines.take_pending()
 
 
-@settings(UNHURRIED, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(PEERS, max_size=25), st.sampled_from(["observe", "off"]))
 def test_where_nothing_is_changed_the_client_hears_what_the_server_said_and_a_last_word_at_most(
     events: list[Event], mode: str
@@ -323,7 +321,7 @@ def test_where_nothing_is_changed_the_client_hears_what_the_server_said_and_a_la
         assert said[len(heard) :] == session.answers.held.take() + session.answers.lines.take_pending()
 
 
-@settings(UNHURRIED, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(PEERS, max_size=12), CUTS)
 def test_the_actions_do_not_depend_on_how_either_stream_is_cut(events: list[Event], cuts: list[int]) -> None:
     """Of anything, where no EHLO reply is made of what stands there in one turn (mode `off`); of all that is whole, the
