@@ -10,6 +10,7 @@ from pathlib import Path
 
 from proxy.smtp.faults import DIALOGUE
 from proxy.smtp.reply.findings import CATALOGUE
+from tests.net.tls.limits import LIMITS
 
 TOP = Path(__file__).resolve().parent.parent
 FINDINGS, FAULTS = TOP / "docs" / "findings.md", TOP / "docs" / "faults.md"
@@ -34,6 +35,14 @@ def markdown_dialogue_table() -> str:
     )
 
 
+def markdown_limits_table() -> str:
+    """What OpenSSL can't be made to do."""
+    return _table(
+        ("what can't be", "what is said then", "what follows"),
+        ((one.what, f"`{one.refusal}`", one.follows) for one in LIMITS),
+    )
+
+
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
@@ -54,8 +63,8 @@ def with_table(text: str) -> str:
 
 
 def with_faults(text: str) -> str:
-    """The text of `docs/faults.md` with its table made anew."""
-    return _between(text, "faults", markdown_dialogue_table())
+    """The text of `docs/faults.md` with its tables made anew."""
+    return _between(_between(text, "faults", markdown_dialogue_table()), "limits", markdown_limits_table())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ chooses the group and OpenSSL computes with up to 10,000 bits; an explicit `secu
 1.2 asks for it, and `proxy.net.tls.flight` bounds it.
 
 Limits: TLS 1.0 and 1.1 need OpenSSL's security level 0 (a side's minimum version below 1.2 implies it, on that side
-alone).  What OpenSSL 4 can't do at any level: SSL 3, export suites, RC4 and MD5 signatures are not built in.
+alone).  What OpenSSL 4 can't do at any level stands in docs/faults.md, each of it tried by a test.
 
 Raises `TlsProblem` for everything that a file or the host does wrong, with a sentence for the operator.
 """

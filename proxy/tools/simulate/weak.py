@@ -19,7 +19,7 @@ from proxy.net.tls.self_signed import DAYS, make_self_signed
 WRONG_NAME = "wrong.example"
 _RSA = frozenset(("dh-1024", "sha1"))  # DHE and SHA-1 signatures of old servers went with RSA keys
 # Second Oakley Group, RFC 2409 6.2: the 1024 bits that most old servers had
-_OAKLEY_2 = """-----BEGIN DH PARAMETERS-----
+OAKLEY_2 = """-----BEGIN DH PARAMETERS-----
 MIGHAoGBAP//////////yQ/aoiFowjTExmKLgNwc0SkCTgiKZ8x0Agu+pjsTmyJR
 Sgh5jjQE3e+VGbPNOkMbMCsKbfJfFDdP4TVtbVHCReSFtXZiXn7G9ExC6aY37WsL
 /1y29Aa37e44a/taiZ+lrp8kEXxLH+ZJKGZR7OZTgf//////////AgEC
@@ -44,7 +44,7 @@ def weaken(context: SSL.Context, weakness: str) -> None:
         context.set_cipher_list(b"DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-SHA:@SECLEVEL=0")
         context.set_tmp_ecdh(ec.SECP256R1())  # no FFDHE group: those would be negotiated, and are large
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-            file.write(_OAKLEY_2)
+            file.write(OAKLEY_2)
             file.flush()
             context.load_tmp_dh(file.name)
     elif weakness == "sha1":
