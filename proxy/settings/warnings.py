@@ -135,15 +135,7 @@ def _of_tls(route: Route) -> Iterator[tuple[str, str]]:
         yield "tls.pins", f'have no effect with verify = "{tls.verify}"'
     if tls.keylog:
         yield "tls.keylog", "whoever reads this file can read the mail; for a lab only"
-    for name in ("minimum_version", "client_minimum_version", "server_minimum_version"):
-        if (oldest := getattr(tls, name)) and oldest < "1.2":
-            side = {"m": "both sides", "c": "the client's side", "s": "the server's side"}[name[0]]
-            weak = "; OpenSSL's security level becomes 0 there, so that weak keys and SHA-1 are taken too"
-            yield f"tls.{name}", f"TLS {oldest} is obsolete (RFC 8996), on {side}{weak}"
-    if tls.groups == "classic":
-        yield "tls.groups", '"classic" gives up the key exchange that withstands quantum computers, towards the server'
-    if tls.security_level in (0, 1):
-        yield "tls.security_level", f"{tls.security_level} takes keys and signatures that are too weak by default"
+    yield from _of_strength(tls)
     if tls.client == "none" and tls.server == "none":
         yield "tls", "neither side has TLS"
     elif not tls.required:
@@ -163,6 +155,35 @@ def _of_tls(route: Route) -> Iterator[tuple[str, str]]:
                     (f"is empty, so the certificate must name {one.host or 'the address connected to'} as an address"),
                 )
                 break
+
+
+def _of_strength(tls: Tls) -> Iterator[tuple[str, str]]:
+    """What is weaker than by default, on which side, and what of it comes to nothing."""
+    without = {"client": tls.client == "none", "server": tls.server == "none"}
+    level = tls.security_level if isinstance(tls.security_level, int) else None
+    oldest = tls.server_minimum_version or tls.minimum_version
+    for name in ("minimum_version", "client_minimum_version", "server_minimum_version"):
+        side = name.removesuffix("minimum_version").rstrip("_")
+        if (version := getattr(tls, name)) and version < "1.2" and not without.get(side):
+            where = f"the {side}'s side" if side else "both sides"
+            weak = "; OpenSSL's security level becomes 0 there, so that weak keys and SHA-1 are taken too"
+            kept = bool(level) and side != "client"
+            yield f"tls.{name}", f"TLS {version} is obsolete (RFC 8996), on {where}{'' if kept else weak}"
+    of_server = ("groups", "security_level", "server_minimum_version")
+    for name, _ in _changed(tls):
+        if (name == "client_minimum_version" and without["client"]) or (name in of_server and without["server"]):
+            yield f"tls.{name}", f'has no effect where {"client" if name[0] == "c" else "server"} = "none"'
+    if without["server"]:
+        return
+    if tls.groups == "classic":
+        yield "tls.groups", '"classic" gives up the key exchange that withstands quantum computers, towards the server'
+    if level and oldest < "1.2":
+        yield (
+            "tls.security_level",
+            f"with {level} OpenSSL speaks no TLS {oldest} towards the server: 0, or leave it away",
+        )
+    elif level in (0, 1):
+        yield "tls.security_level", f"{level} takes keys and signatures that are too weak by default"
 
 
 def _changed(tls: Tls) -> Iterator[tuple[str, object]]:

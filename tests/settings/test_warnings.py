@@ -90,6 +90,48 @@ def test_it_is_said_what_is_unwise_or_without_effect(route: str, key: str) -> No
     assert list(found(route)) == [f"route[0].{key}"]
 
 
+WITHOUT_SERVER = "tls.verify = 'none'\ntls.server = 'none'\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("tls.minimum_version = '1.1'", "on both sides; OpenSSL's security level becomes 0 there"),
+        ("tls.client_minimum_version = '1.0'", "TLS 1.0 is obsolete (RFC 8996), on the client's side; OpenSSL's"),
+        ("tls.server_minimum_version = '1.0'", "TLS 1.0 is obsolete (RFC 8996), on the server's side; OpenSSL's"),
+        ("tls.groups = 'classic'", "quantum computers, towards the server"),
+        ("tls.security_level = 0", "0 takes keys and signatures that are too weak by default"),
+        ("tls.security_level = 1", "1 takes keys and signatures that are too weak by default"),
+        ("tls.verify = 'none'", "the server is not authenticated"),
+        ("tls.required = false", "lets a client send its mail in clear"),
+        ("tls.keylog = '/tmp/keys'", "whoever reads this file can read the mail"),
+    ],
+)
+def test_every_weakening_is_told_and_on_which_side(line: str, says: str) -> None:
+    ((key, text),) = found(BRIDGE + NAMED + line).items()
+    assert key == f"route[0].{line.partition(' ')[0]}"
+    assert says in text
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_security_level_that_forbids_the_version_asked_for_is_told(level: int) -> None:
+    """As tests/net/tls/test_limits.py shows: at level 1 OpenSSL speaks no TLS 1.0."""
+    said = found(BRIDGE + NAMED + f"tls.security_level = {level}\ntls.server_minimum_version = '1.0'")
+    assert said["route[0].tls.security_level"].startswith(f"with {level} OpenSSL speaks no TLS 1.0 towards the server")
+    assert "becomes 0" not in said["route[0].tls.server_minimum_version"]
+
+
+@pytest.mark.parametrize("key", ["groups = 'classic'", "security_level = 1", "server_minimum_version = '1.0'"])
+def test_what_is_for_the_server_has_no_effect_on_a_server_without_tls(key: str) -> None:
+    said = found(BRIDGE + WITHOUT_SERVER + f"tls.{key}", to='["127.0.0.1:26"]')
+    assert said == {f"route[0].tls.{key.partition(' ')[0]}": 'has no effect where server = "none"'}
+
+
+def test_what_is_for_the_client_has_no_effect_on_a_client_without_tls() -> None:
+    said = found("tls.mode = 'bridge'\ntls.client = 'none'\ntls.client_minimum_version = '1.0'\n" + NAMED)
+    assert said == {"route[0].tls.client_minimum_version": 'has no effect where client = "none"'}
+
+
 def test_interception_for_everybody_is_said_in_its_own_words() -> None:
     said = found('allow_clients = ["0.0.0.0/0"]', to='"original"')["route[0].allow_clients"]
     assert "go anywhere through it" in said
