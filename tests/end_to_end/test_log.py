@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -271,8 +272,9 @@ def test_no_peer_can_forge_a_line(format: str) -> None:
                     client.line()
                     client.send(b"EHLO " + FORGED[number % len(FORGED)] + b"\r\n")
                     client.now(0.05)
-                    client.send(b"QUIT\r\n")
-                    client.now(0.05)
+                    with suppress(OSError):  # the server may have gone, its 221 said to a question of the proxy's
+                        client.send(b"QUIT\r\n")
+                        client.now(0.05)
 
             together([lambda n=number: once(n) for number in range(len(FORGED) * 4)], 8)
             time.sleep(0.5)

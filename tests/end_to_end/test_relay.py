@@ -240,6 +240,36 @@ def suppressed(call: Callable[[], object]) -> None:
         call()
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_hundreds_of_commands_held_behind_ehlo_go_on_in_several_turns_and_in_order(ends: bool) -> None:
+    held = b"".join(b"NOOP %d\r\n" % number for number in range(350)) + (b"" if ends else b"MAIL FROM:<>\r\n")
+    got: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        peer.send(BANNER)
+        assert peer.line() == b"EHLO a.example\r\n"
+        time.sleep(0.3)
+        assert not peer.buffer
+        peer.send(b"250-mail.example\r\n250 HELP\r\n")
+        got.append(peer.take(len(held)))
+        peer.send(b"250 2.0.0 ok\r\n" * 350)
+        if ends:
+            assert peer.rest() == b""
+            assert peer.ended == "fin"
+
+    with (
+        ScriptedServer(script) as server,
+        proxy(server.port, trusted_proxies=["127.0.0.1/32"]) as running,
+        connect(running.port) as client,
+    ):
+        assert client.line() == BANNER
+        client.send(b"EHLO a.example\r\n" + held)
+        if ends:
+            client.sock.shutdown(socket.SHUT_WR)
+        assert client.take(28 + 350 * 14).endswith(b"250 2.0.0 ok\r\n")
+    assert got == [held]
+
+
 def test_more_than_64_kib_held_behind_starttls_goes_on_when_it_is_refused() -> None:
     message = b"MAIL FROM:<>\r\nDATA\r\n" + BLOCK[: 300 * KIB]
     got: list[bytes] = []
