@@ -337,9 +337,7 @@ def _destination(text: str) -> Destination:
 def _server_name(text: str) -> str:
     from proxy.settings.values import server_name
 
-    name = server_name(text)
-    assert isinstance(name, str)
-    return name
+    return server_name(text)
 
 
 def _count(text: str) -> int:
@@ -369,12 +367,13 @@ def _ehlo_name(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    from proxy.settings.problems import unfit
+    from proxy.settings.plain import duration
+    from proxy.settings.problems import Unfit, unfit
 
     try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
+        seconds = duration(text if text[-1:].isalpha() else f"{text}s")
+    except Unfit:
         seconds = 0.0
-    if not 0 < seconds <= MAX_TIMEOUT:  # false for nan
-        raise unfit(text, f"seconds, more than 0 and at most {MAX_TIMEOUT:.0f}")
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise unfit(text, f'more than 0 and at most {MAX_TIMEOUT:.0f} seconds, such as 30, "500ms" or "2m"')
     return seconds

@@ -106,6 +106,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (server.host, server.port) == ("2001:db8::1", 25)
     assert str(parse(["simulate"]).listen) == "127.0.0.1:2525"
     assert parse(["probe", "x", "--timeout", "2.5s"]).timeout == 2.5
+    assert parse(["probe", "x", "--timeout", "2m"]).timeout == 120.0
 
 
 @pytest.mark.parametrize(
