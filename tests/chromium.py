@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -169,8 +167,3 @@ class Browser:
         result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
-
-    def picture(self, file: Path) -> None:
-        """The whole page as PNG."""
-        data = self.ask("Page.captureScreenshot", captureBeyondViewport=True, format="png")["data"]
-        file.write_bytes(base64.b64decode(data))

@@ -1,8 +1,4 @@
-"""The settings: `load` reads a file, `parse` a text, `from_arguments` the command line of `run`.
-
-`load` is what `run` and `check` use: it reads the file and then looks at what the file names on this host
-(`settings.files`).  `parse` judges the text alone.  All of them raise `SettingsError` with every problem at once and
-nothing else, whatever the bytes.  `warnings` lists what is legal but unwise.
+"""From a file, a text or the command line of `run` to settings, by way of the tables, the rules and the files named.
 
 The reader is our own.  msgspec stops at the first fault; cattrs tells no value, and not which key an unknown one may
 be meant for; pydantic tells all of them, but judges no rule over several keys while a single value is wrong, and takes

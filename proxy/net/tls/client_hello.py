@@ -99,14 +99,6 @@ class TlsRecordPeek:
         """Nothing more can be learned: stop feeding."""
         return self._client is None and self._server is None
 
-    @property
-    def client_done(self) -> bool:
-        return self._client is None
-
-    @property
-    def server_done(self) -> bool:
-        return self._server is None
-
     def failure(self) -> str:
         """Why the handshake never came to its end, in words; "" where it did, or where nothing of the kind was seen."""
         if self.hello_octets and not self.answered:  # an alert of the client's only says that it heard no more

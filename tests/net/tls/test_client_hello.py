@@ -127,7 +127,7 @@ def test_a_client_that_does_not_trust_the_server_is_heard(
 def test_an_alert_in_place_of_the_hello_is_heard() -> None:
     peek = peeked([], [record(21, b"\x02\x28")])
     assert (peek.alert, peek.alert_by, peek.version) == ("handshake_failure", "server", "")
-    assert peek.server_done
+    assert peek._server is None
     assert not peek.done
 
 
@@ -137,7 +137,7 @@ def test_an_unheard_of_alert_has_its_number() -> None:
 
 def test_an_encrypted_alert_is_none() -> None:
     peek = peeked([record(22, client_hello()), record(21, bytes(26))], [])
-    assert (peek.alert, peek.client_done) == ("", True)
+    assert (peek.alert, peek._client is None) == ("", True)
 
 
 def test_a_hello_over_several_records_is_read() -> None:
@@ -164,7 +164,7 @@ def test_little_is_held_and_little_is_looked_at() -> None:
         peek.feed_client(endless)
         direction = peek._client
         assert direction is None or len(direction._held) <= MAX_HELD
-    assert peek.client_done
+    assert peek._client is None
     peek.feed_client(b"more")
 
 
@@ -186,7 +186,7 @@ def test_little_is_held_and_little_is_looked_at() -> None:
 )
 def test_what_is_not_tls_ends_the_interest(data: bytes) -> None:
     peek = peeked([data], [])
-    assert peek.client_done
+    assert peek._client is None
     assert (peek.sni, peek.alert) == ("", "")
 
 
