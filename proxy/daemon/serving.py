@@ -25,7 +25,7 @@ from proxy.net.waiting.poller import Poller
 
 if TYPE_CHECKING:
     from proxy.daemon.log.writer import LineWriter
-    from proxy.net.carrier.carrier import Carrier
+    from proxy.net.carrier.shared import OpenSession
     from proxy.net.going_out.names.wanted import Names
     from proxy.net.observer import Observer
     from proxy.net.tls.contexts import SharedContexts
@@ -140,7 +140,7 @@ class Serving:
             self.reactor.callLater(FLOW_EVERY, self._tell_flow)
             self._tell_some([carrier for state in self.states.values() for carrier in state.sessions])
 
-    def _tell_some(self, carriers: list[Carrier]) -> None:
+    def _tell_some(self, carriers: list[OpenSession]) -> None:
         for carrier in carriers[:FLOW_AT_ONCE]:
             if not carrier.over:
                 carrier.tell_flow()

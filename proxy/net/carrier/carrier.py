@@ -8,22 +8,24 @@ directions it is dropped, and what is left is a relay: bytes, FIN for FIN, reset
 from __future__ import annotations
 
 import socket
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from proxy.net.carrier.actions import DO, TELLS
-from proxy.net.carrier.ending import Ends, who_said_last
+from proxy.net.carrier.actions import DO
+from proxy.net.carrier.ending import Ends
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.carrier.securing import Securing
+from proxy.net.carrier.telling import Telling
 from proxy.net.going_out.dial import Dial
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.reading import PEER_FULL, SESSION_FULL, Reading
 from proxy.settings.values import host_port
-from proxy.smtp.session.events import Action, ToClient, ToServer
+from proxy.smtp.session.events import Action, EhloReplied, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
 if TYPE_CHECKING:
-    from proxy.net.carrier.route import RouteRuntime
+    from proxy.net.carrier.shared import Shared
     from proxy.net.going_out.destination import Server
     from proxy.net.observer import Story
 
@@ -35,11 +37,11 @@ class Carrier:
     """Made by a listener; `begin` starts it."""
 
     __slots__ = (
-        "active_at", "client", "connected_to", "dial", "due", "early", "ends", "found", "onlooker", "original", "over",
-        "route", "securing", "server", "session", "story",
+        "client", "connected_to", "dial", "due", "early", "ends", "onlooker", "original", "over",
+        "route", "securing", "server", "session", "story", "telling",
     )  # fmt: skip
 
-    def __init__(self, route: RouteRuntime, sock: socket.socket, story: Story, *, trusted: bool) -> None:
+    def __init__(self, route: Shared, sock: socket.socket, story: Story, *, trusted: bool) -> None:
         """`sock` is accepted and non-blocking; `trusted`: this client may use XCLIENT."""
         self.route = route
         self.story = story
@@ -53,13 +55,12 @@ class Carrier:
         self.dial: Dial | None = None
         recorder = route.recorders.begin(story, now) if route.recorders is not None else None
         self.onlooker = Onlooker(story, recorder, self._hellos_seen)
+        self.telling = Telling(route, story, self.onlooker)
         self.securing: Securing | None = None
         self.due: float | None = None  # what `deadlines` knows
         self.early = b""  # the beginning of a TLS record that came before the server was connected
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
-        self.active_at = now
-        self.ends = Ends(route.settings.timeouts.idle, route.settings.timeouts.half_closed)
-        self.found = 0  # findings outside of an EHLO reply
+        self.ends = Ends(now, route.settings.timeouts.idle, route.settings.timeouts.half_closed)
         self.over = False
 
     def __str__(self) -> str:
@@ -75,11 +76,18 @@ class Carrier:
             route.poller.soon(self.client)  # what stands behind the PROXY header was told already
         else:
             route.poller.add(self.client.sock.fileno(), self.client)
-        if route.secure is not None and self.implicit:
+        if route.secure is not None and route.implicit:
             self.secure().client()
             if self.over:
                 return
-        self.dial = Dial(route.dialer, self, (self.story.client, self.story.client_port), original, self.story)
+        self.connect()
+
+    def connect(self) -> None:
+        """Dial, in place of what was dialled before."""
+        if self.dial is not None:
+            self.dial.cancel()
+        story = self.story
+        self.dial = Dial(self.route.dialer, self, (story.client, story.client_port), self.original, story)
 
     # -- what the dial tells -----------------------------------------------------------------------------------------
 
@@ -100,7 +108,7 @@ class Carrier:
         route.poller.replace(sock.fileno(), connection)
         route.observer.destination_connected(story, now - dial.started_at)
         if route.settings.send_proxy_protocol:
-            connection.sender.write(route.proxy_header(self))
+            connection.sender.write(route.proxy_header(self.client.sock, story))
         self.obey(
             session.server_connected(
                 now,
@@ -139,6 +147,7 @@ class Carrier:
         if self.session is None:
             if story.tls == "passthrough":
                 self.onlooker.tls_passes(data)  # the ClientHello is what made the session let go
+                self._show()
         elif not session.wants_client:
             self.client.pause(SESSION_FULL)
 
@@ -147,8 +156,7 @@ class Carrier:
 
         RFC 8314 3.3; elsewhere these bytes are an unknown command like any other.
         """
-        story = self.story
-        server = self.server
+        story, server = self.story, self.server
         if self.route.policy.bridge is not None:
             return False
         if server is None:
@@ -161,22 +169,18 @@ class Carrier:
         story.client_sent(len(data))
         self.onlooker.server_let_go(True)
         self.onlooker.tls_passes(data)
-        self.forget_session()
         server.let_go()
         self.client.let_go()
-        self.active_at = monotonic()
-        self.set_deadline()
+        self.server_relays()
         server.sender.write(data)
         return True
 
     def server_data(self, data: bytes, now: float) -> None:
         """Bytes of the server that the session reads."""
-        session = self.session
-        if session is None:
-            return
-        self.story.server_sent(len(data))
-        self.onlooker.read(False, data, now)
-        self.obey(session.server_data(data, now))
+        if self.session is not None:
+            self.story.server_sent(len(data))
+            self.onlooker.read(False, data, now)
+            self.obey(self.session.server_data(data, now))
 
     def ended(self, connection: Reading, reset: bool) -> None:
         """Nothing more comes from one side: it ended, or (`reset`) it is gone altogether."""
@@ -214,12 +218,32 @@ class Carrier:
             return
         other.sender.finish(clean=connection.end_was_clean)
         self.half_closed()
-        self.set_deadline()
 
     def half_closed(self) -> None:
         """One side was told that the other has ended."""
-        self.ends.half_closed()
-        self.active_at = monotonic()
+        self.ends.half_closed(monotonic())
+        if self.client.relaying:
+            self.set_deadline()
+
+    def client_relays(self) -> None:
+        """What the client sends is relayed from now on."""
+        assert self.session is not None
+        self.ends.active(self.session.now)
+        self._show()
+
+    def server_relays(self) -> None:
+        """What the server sends is, too: the session reads no more."""
+        self.forget_session()
+        self.ends.active(monotonic())
+        self.set_deadline()
+        self._show()
+
+    def _show(self) -> None:
+        """Let the onlooker see what is relayed, until it has seen enough."""
+        if self.onlooker.wants:
+            self.client.flow.show_to(partial(self.onlooker.relayed, True))
+            if self.server is not None:
+                self.server.flow.show_to(partial(self.onlooker.relayed, False))
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours; the poller has logged it."""
@@ -228,7 +252,7 @@ class Carrier:
     # -- doing what the session says ---------------------------------------------------------------------------------
 
     def obey(self, actions: list[Action]) -> None:
-        """Carry the actions out, in order; but the peer has its bytes before it is told of them."""
+        """Carry the actions out, in order; but the peer has its bytes before anybody is told of them."""
         untold: Action | None = None
         for action in actions:
             kind = type(action)
@@ -239,16 +263,17 @@ class Carrier:
                     self.server.sender.write(action.data)  # type: ignore[union-attr]  # told by its type
             else:
                 if untold is not None:
-                    DO[type(untold)](self, untold)
-                    untold = None
-                if kind in TELLS:
+                    self._tell(untold)
+                do = DO.get(kind)
+                if do is None:
                     untold = action
                     continue
-                DO[kind](self, action)
+                untold = None
+                do(self, action)
                 if self.over:
                     return
         if untold is not None:
-            DO[type(untold)](self, untold)
+            self._tell(untold)
         session = self.session
         if session is not None:
             if session.more_to_read:
@@ -267,13 +292,10 @@ class Carrier:
         """The session goes on with what the client has said."""
         self.obey(self.session.read_on(monotonic()) if self.session is not None else [])
 
-    def looks(self) -> bool:
-        """Whether what is relayed is to be shown to `look`."""
-        return self.onlooker.wants
-
-    def look(self, source: Reading, data: bytes) -> None:
-        """What is relayed while the onlooker wants it."""
-        self.onlooker.relayed(source is self.client, data)
+    def _tell(self, action: Action) -> None:
+        if type(action) is EhloReplied and self.dial is not None:
+            self.dial.succeeded()
+        self.telling.tell(action)
 
     def _hellos_seen(self, version: str, sni: str, cipher: str) -> None:
         self.route.observer.tls_started(self.story, "passthrough", version, sni, cipher, "", 0.0)
@@ -285,6 +307,7 @@ class Carrier:
             self.story.client_is(session.client_name[:MAX_NAME].decode("latin-1"))
 
     def drop_server(self) -> None:
+        """Close the connection to the server without a word."""
         server, self.server = self.server, None
         if server is not None:
             server.part()
@@ -297,21 +320,11 @@ class Carrier:
             self.securing = Securing(self)
         return self.securing
 
-    @property
-    def implicit(self) -> bool:
-        """Whether the client speaks TLS from its first byte."""
-        bridge = self.route.policy.bridge
-        return bridge is not None and bridge.client == "implicit"
-
     # -- time --------------------------------------------------------------------------------------------------------
-
-    def _last_active_at(self) -> float:
-        server_at = self.server.flow.active_at if self.server is not None else 0.0
-        return max(self.active_at, self.client.flow.active_at, server_at)
 
     def set_deadline(self) -> None:
         """For a relay, also of one direction only: nothing for too long, either way."""
-        when = self._last_active_at() + self.ends.patience
+        when = self.ends.due(self.client, self.server)
         if self.due is None or when < self.due:
             self.due = when
             self.route.deadlines.at(when, self)
@@ -326,7 +339,7 @@ class Carrier:
         if session is not None and not (self.client.relaying and session.deadline is None):
             self.obey(session.time_passed(now))
             return
-        if now >= self._last_active_at() + self.ends.patience:
+        if now >= self.ends.due(self.client, self.server):
             self.end("timeout", "proxy", self.ends.too_late)
         else:
             self.set_deadline()
@@ -336,18 +349,14 @@ class Carrier:
         if self.session is not None:
             self.obey(self.session.drain(monotonic()))
         relays = self.session is None or self.client.relaying
-        if not self.over and relays and monotonic() - self._last_active_at() >= quiet_for:
+        if not self.over and relays and monotonic() - self.ends.quiet_since(self.client, self.server) >= quiet_for:
             self.end("aborted", "proxy", "quiet while the service is being stopped")
 
     def tell_flow(self) -> None:
         """How many bytes there were until now, for who counts them while they flow."""
-        story = self.story
-        server = self.server
-        self.route.observer.bytes_flowed(
-            story,
-            story.bytes_from_client + self.client.flow.moved,
-            story.bytes_from_server + (server.flow.moved if server is not None else 0),
-        )
+        story, server = self.story, self.server
+        from_server = story.bytes_from_server + (server.flow.moved if server is not None else 0)
+        self.route.observer.bytes_flowed(story, story.bytes_from_client + self.client.flow.moved, from_server)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -358,15 +367,10 @@ class Carrier:
         if self.over:
             return
         self.over = True
-        route = self.route
-        story = self.story
+        route, story = self.route, self.story
         client, server = self.client, self.server
-        ended = client.end_seen or (server is not None and server.end_seen)
-        said_last = ""
-        if server is not None:
-            inside_tls = story.tls == "passthrough"
-            said_last = who_said_last(client.flow.last_words, server.flow.last_words, inside_tls=inside_tls)
-        what, who = self.ends.judged(outcome, by, ended=ended, said_last=said_last, let_go=self.session is None)
+        let_go, inside_tls = self.session is None, story.tls == "passthrough"
+        what, who = self.ends.judged(outcome, by, client, server, let_go=let_go, inside_tls=inside_tls)
         if what == "client-closed":
             reason = ""  # how the server followed
         failure = self.onlooker.tls_failure()

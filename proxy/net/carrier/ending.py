@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from proxy.net.relay.relay import Flow
 from proxy.net.tls.records import ends_with_alert, ends_with_refusal
 
 RESETS: Final = ("client-reset", "server-reset")
@@ -24,40 +25,45 @@ CLOSED: Final = ("client-closed", "server-closed")
 PEERS_ENDS: Final = ("completed", *CLOSED, *RESETS)  # `by` is who ended first
 
 
-class EndSeen(Protocol):
-    """What is asked of a connection: whether its peer's FIN has come."""
+class Side(Protocol):
+    """What is asked of a connection: whether its peer's FIN has come, and what was relayed from it."""
 
     end_seen: bool
+    flow: Flow
 
 
 class Ends:
     """The ends of one session's two sides."""
 
-    __slots__ = ("_half_closed", "_idle", "_one_has_ended", "first")
+    __slots__ = ("_active_at", "_half_closed", "_idle", "_one_has_ended", "first")
 
-    def __init__(self, idle: float, half_closed: float) -> None:
+    def __init__(self, now: float, idle: float, half_closed: float) -> None:
         """The time-outs of a relay in seconds: no byte either way, and the same after one side has ended."""
+        self._active_at = now  # when something happened that is no byte relayed
         self.first = ""  # client, server: who ended first
         self._idle = idle
         self._half_closed = half_closed
         self._one_has_ended = False
 
-    def came(self, side: str, connection: EndSeen, other: EndSeen | None, reset: bool) -> None:
+    def came(self, side: str, connection: Side, other: Side | None, reset: bool) -> None:
         """Nothing more comes from this `side` (client, server); the other's end may have been there before."""
         if not self.first:
             late = reset and not connection.end_seen and other is not None and other.end_seen
             self.first = side if not late else "server" if side == "client" else "client"
 
-    def judged(self, outcome: str, by: str, *, ended: bool, said_last: str, let_go: bool) -> tuple[str, str]:
-        """Outcome and `by`, when an end of either side was seen (`ended`) and the session had let go of both.
-
-        `said_last`: who has said its last before the end, as `who_said_last` tells it.
-        """
+    def judged(
+        self, outcome: str, by: str, client: Side, server: Side | None, *, let_go: bool, inside_tls: bool
+    ) -> tuple[str, str]:
+        """Outcome and `by`.  `let_go`: of both sides; `inside_tls`: what was relayed is TLS that passes through."""
         if outcome in RESETS:
-            if ended:
+            if client.end_seen or (server is not None and server.end_seen):
                 outcome = "completed" if let_go else f"{self.first}-closed"
-            elif said_last and let_go:
-                return "completed", said_last
+            elif (
+                let_go
+                and server is not None
+                and (side := who_said_last(client.flow.last_words, server.flow.last_words, inside_tls))
+            ):
+                return "completed", side
         if self.first and outcome in CLOSED:
             outcome = f"{self.first}-closed"  # the other one followed
         if self.first and outcome in PEERS_ENDS:
@@ -66,14 +72,22 @@ class Ends:
 
     # -- the time-out of a relay -------------------------------------------------------------------------------------
 
-    def half_closed(self) -> None:
+    def active(self, now: float) -> None:
+        """Something happened that is no byte relayed."""
+        self._active_at = now
+
+    def half_closed(self, now: float) -> None:
         """One side has said its last, and the other was told."""
         self._one_has_ended = True
+        self._active_at = now
 
-    @property
-    def patience(self) -> float:
-        """For how long nothing may come."""
-        return self._half_closed if self._one_has_ended else self._idle
+    def quiet_since(self, client: Side, server: Side | None) -> float:
+        """When something happened last."""
+        return max(self._active_at, client.flow.active_at, server.flow.active_at if server is not None else 0.0)
+
+    def due(self, client: Side, server: Side | None) -> float:
+        """When it is too late, if nothing happens."""
+        return self.quiet_since(client, server) + (self._half_closed if self._one_has_ended else self._idle)
 
     @property
     def too_late(self) -> str:
@@ -81,11 +95,8 @@ class Ends:
         return "the other side did not end in time" if self._one_has_ended else "no byte either way in time"
 
 
-def who_said_last(client: bytes, server: bytes, *, inside_tls: bool) -> str:
-    """Which side has ended by a word of its own (client, server, or ""), from the last words of both.
-
-    `inside_tls`: they are records of TLS that passes through.
-    """
+def who_said_last(client: bytes, server: bytes, inside_tls: bool) -> str:
+    """Which side has ended by a word of its own (client, server, or ""), from the last words of both."""
     if inside_tls:
         if ends_with_alert(client) or ends_with_refusal(client):
             return "client"

@@ -64,8 +64,8 @@ class Onlooker:
                 recorder.let_go("server", monotonic(), b"")
         self.wants = recorder is not None
 
-    def relayed(self, from_client: bool, data: bytes) -> None:
-        """This goes from one side to the other."""
+    def relayed(self, from_client: bool, data: bytes) -> bool:
+        """This goes from one side to the other; whether more is to be shown."""
         peek = self._peek
         if peek is not None:
             (peek.feed_client if from_client else peek.feed_server)(data)
@@ -77,6 +77,7 @@ class Onlooker:
             (recorder.client_bytes if from_client else recorder.server_bytes)(data, monotonic())
             kept = recorder.wants("client") or recorder.wants("server")
         self.wants = kept or (peek is not None and not peek.done)
+        return self.wants
 
     def repaired(self, result: RepairResult) -> None:
         """The EHLO reply just read went to the client as this."""

@@ -24,6 +24,7 @@ from proxy.smtp.session.terms import BANNER_OR_NEXT
 if TYPE_CHECKING:
     import socket
 
+    from proxy.net.carrier.shared import OpenSession
     from proxy.net.tls.secure import SecureRoute
     from proxy.net.waiting.deadlines import Deadlines
     from proxy.net.waiting.poller import Poller
@@ -39,7 +40,7 @@ class RouteState:
     __slots__ = ("draining", "failures", "memories", "places", "remedy_at", "sessions")
 
     def __init__(self, places: Places) -> None:
-        self.sessions: set[Carrier] = set()
+        self.sessions: set[OpenSession] = set()
         self.places = places
         self.failures = FailureMemory()
         self.memories: dict[tuple[str, int, str], DestinationMemory] = {}
@@ -136,10 +137,10 @@ class RouteRuntime:
         self.observer.refused(story, refusal.kind)
         return story.id
 
-    def session_over(self, carrier: Carrier) -> None:
+    def session_over(self, session: OpenSession) -> None:
         """The counterpart of `admit`."""
-        self.state.sessions.discard(carrier)
-        self.admission.leave(carrier.story.client)
+        self.state.sessions.discard(session)
+        self.admission.leave(session.story.client)
 
     # -- what carriers ask -------------------------------------------------------------------------------------------
 
@@ -159,10 +160,9 @@ class RouteRuntime:
             memory = memories[key] = DestinationMemory()
         return memory
 
-    def proxy_header(self, carrier: Carrier) -> bytes:
+    def proxy_header(self, client: socket.socket, story: Story) -> bytes:
         """The PROXY header towards the server: the client's address, and the one it connected to."""
-        local = carrier.client.sock.getsockname()
-        story = carrier.story
+        local = client.getsockname()
         return proxy_header.write(
             self.settings.send_proxy_protocol, (story.client, story.client_port), (local[0], local[1])
         )

@@ -7,12 +7,36 @@ the recorder are told.  Made when the first handshake begins, so that a session 
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from proxy.net.carrier.carrier import Carrier
+    from proxy.net.carrier.looking import Onlooker
+    from proxy.net.carrier.shared import Shared
+    from proxy.net.going_out.destination import Server
+    from proxy.net.observer import Story
+    from proxy.net.relay.connection import Connection
     from proxy.net.tls.channel import TlsChannel
     from proxy.net.tls.secure import Handshake
+    from proxy.smtp.session.events import Action
+    from proxy.smtp.session.session import Session
+
+
+class Secures(Protocol):
+    """The carrier, as far as its handshakes ask and tell it."""
+
+    client: Connection
+    server: Connection | None
+    connected_to: Server | None
+    route: Shared
+    session: Session | None
+    story: Story
+    onlooker: Onlooker
+
+    def drop_server(self) -> None:
+        """Close the connection to the server without a word."""
+
+    def obey(self, actions: list[Action]) -> None:
+        """Carry out what the session says."""
 
 
 class Securing:
@@ -20,7 +44,7 @@ class Securing:
 
     __slots__ = ("_carrier", "_client", "_server")
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Secures) -> None:
         self._carrier = carrier
         self._client: Handshake | None = None
         self._server: Handshake | None = None
@@ -103,5 +127,5 @@ class Securing:
         carrier.route.observer.tls_started(
             story, "client", channel.version, channel.sni, channel.cipher, "", 0.0, channel.group
         )
-        if not carrier.implicit:
+        if not carrier.route.implicit:
             carrier.obey(session.client_tls_ready(monotonic()))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Final
 
-from proxy.net.relay.reading import ENDINGS, TOO_FAST, Reading
+from proxy.net.relay.reading import ENDINGS, TOO_FAST, Closing, Reading
 from proxy.net.relay.socket_ends import close_by_reset, unacknowledged
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LOOK_AGAIN: Final = 0.02  # seconds between looks at what a peer that is to be reset has acknowledged
 DISCARDED_AT_ONCE: Final = 16384
 READS_A_TURN: Final = 16  # of that size, when all is thrown away
-MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
 LOOK: Final = 65536
 LOOKS_AT_MOST: Final = 128  # reads of what nobody takes any more: 8 MiB, more than a socket holds
 
@@ -34,27 +33,12 @@ _DATA: Final = select.EPOLLIN | select.EPOLLOUT
 class Connection(Reading):
     """One end, with all of its life."""
 
-    __slots__ = ("_abort_at", "_discarded", "_resets")
-
-    _abort_at: float  # when closing turns into a reset; these three since `close`
-    _discarded: int  # bytes that came since
-    _resets: bool  # a reset instead of a close, once all is sent
+    __slots__ = ()
 
     def __str__(self) -> str:
         """Whose callback it is, for the log of slow turns."""
         whose = str(self._carrier) if self._carrier is not None else "a session that is over"
         return f"{whose}, {self.side} side"
-
-    def join(self, peer: Connection) -> None:
-        """From now on these two are the ends of one session."""
-        self._peer = peer
-        peer._peer = self
-
-    def part(self) -> None:
-        """No longer so."""
-        peer, self._peer = self._peer, None
-        if peer is not None:
-            peer._peer = None
 
     def let_go(self) -> None:
         """What comes from here is relayed, unread."""
@@ -64,17 +48,18 @@ class Connection(Reading):
 
     def ready(self, mask: int) -> None:
         """Something may be possible now."""
+        peer = self._peer
         if (
             (mask == _DATA or mask == select.EPOLLIN)
             and self.relaying
+            and peer is not None
             and not self.paused
             and not self.ended
             and self.channel is None
             and self.sender.pending is None
-            and self._peer is not None
-            and self._peer.flow.pipe is None
+            and peer.flow.pipe is None
         ):
-            self._relay(mask)  # the usual case
+            self._relay(peer, True)  # the usual case
             return
         if self.closed or self.securing:
             return
@@ -83,8 +68,8 @@ class Connection(Reading):
         elif mask & _WRITABLE:
             if self.sender.wants_room and self.sender.flush():
                 self._settle()
-            if self._peer is not None and self._peer.flow.pipe is not None:
-                self._peer._read(0)
+            if peer is not None and peer.flow.pipe is not None:
+                peer.ready(0)
         if (mask & _READABLE or not mask) and not self.closed:
             if not self.ended:
                 self._read(mask)
@@ -100,10 +85,11 @@ class Connection(Reading):
     def deadline_passed(self, now: float) -> None:
         """The peer did not answer our close in time; or see again whether it can be reset without a loss; or go on
         reading a client that was too fast."""
-        if not self.closing:
+        closing = self._closing
+        if closing is None:
             self.resume(TOO_FAST)
-        elif self._resets and self.sender.pending is None and now < self._abort_at:
-            self._reset()
+        elif closing.resets and self.sender.pending is None and now < closing.abort_at:
+            self._reset(closing)
         else:
             self.abort()
 
@@ -162,10 +148,11 @@ class Connection(Reading):
 
     def _settle(self) -> None:
         """Nothing waits: do what was to come after."""
-        if not self.closing:
+        closing = self._closing
+        if closing is None:
             return
-        if self._resets:
-            self._reset()
+        if closing.resets:
+            self._reset(closing)
         elif self.ended and self.sender.said_all:
             self.abort()
 
@@ -177,17 +164,14 @@ class Connection(Reading):
         if self.closed:
             return
         sender = self.sender
-        self.closing = True
-        self._resets = reset
-        self._abort_at = self._deadlines.now() + abort_after
-        self._discarded = 0
+        closing = self._closing = Closing(self._deadlines.now() + abort_after, reset)
         self._carrier = None
         self.flow.give_pipe_back()
         self.relaying = False
         self.paused = 0
         if sender.pending is None:
             if reset:
-                self._reset()
+                self._reset(closing)
                 return
             if self.ended and self.channel is None:
                 self.abort(reset=False)  # both have said their last: closing says it for us
@@ -197,22 +181,21 @@ class Connection(Reading):
         if sender.said_all and (self.ended or sender.broken):
             self.abort(reset=False)
             return
-        self._deadlines.at(self._abort_at, self)
+        self._deadlines.at(closing.abort_at, self)
         self._poller.soon(self)
 
-    def _discard(self) -> None:
+    def _discard(self, closing: Closing) -> None:
         """We are done with this side: only its end is waited for.  One that goes on talking is reset."""
         try:
             for _ in range(READS_A_TURN):
                 data = self.sock.recv(DISCARDED_AT_ONCE)
                 if not data:
                     break
-                self._discarded += len(data)
-            else:
-                if self._discarded > MAX_DISCARDED:
+                if closing.goes_on(len(data)):
                     self.abort()
-                else:
-                    self._poller.soon(self)
+                    return
+            else:
+                self._poller.soon(self)
                 return
         except BlockingIOError:
             return
@@ -222,10 +205,10 @@ class Connection(Reading):
         if self.sender.said_all:
             self.abort()
 
-    def _reset(self) -> None:
+    def _reset(self, closing: Closing) -> None:
         """Reset, but not before the peer's kernel has all that was sent: a reset throws away what is on its way."""
         if not self.sender.broken and unacknowledged(self.sock):
-            self._deadlines.at(min(self._deadlines.now() + LOOK_AGAIN, self._abort_at), self)
+            self._deadlines.at(min(self._deadlines.now() + LOOK_AGAIN, closing.abort_at), self)
         else:
             self.abort(reset=True)
 
@@ -233,7 +216,7 @@ class Connection(Reading):
         """Close the socket now.  With `reset` the peer hears a reset unless it has ended by itself."""
         if self.closed:
             return
-        self.closed = self.closing = True
+        self.closed = True
         self._carrier = None
         self._deadlines.cancel(self)
         self.flow.give_pipe_back()

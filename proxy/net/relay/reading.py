@@ -34,6 +34,8 @@ TOO_FAST: Final = 4  # more commands came than anybody needs before a mail
 MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL never gives more at once
 RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
 
+MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
+
 ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -52,18 +54,28 @@ class Carries(Protocol):
     def failed(self, error: BaseException) -> None:
         """A bug of ours: end the session."""
 
-    def looks(self) -> bool:
-        """Whether what is relayed is to be shown to `look`."""
 
-    def look(self, connection: Reading, data: bytes) -> None:
-        """This goes from here to the other side."""
+class Closing:
+    """One side's end by our own will: until when it may take, and what still comes."""
+
+    __slots__ = ("_discarded", "abort_at", "resets")
+
+    def __init__(self, abort_at: float, resets: bool) -> None:
+        self.abort_at = abort_at  # when it turns into a reset
+        self.resets = resets  # a reset instead of a close, once all is sent
+        self._discarded = 0  # bytes that came since
+
+    def goes_on(self, octets: int) -> bool:
+        """So much more came; whether that is more than anybody says who has not yet heard that we have closed."""
+        self._discarded += octets
+        return self._discarded > MAX_DISCARDED
 
 
 class Reading(ABC):
     """One end of a session, as it is read."""
 
     __slots__ = (
-        "_carrier", "_deadlines", "_may_read", "_pace", "_peer", "_poller", "channel", "closed", "closing", "end_seen",
+        "_carrier", "_closing", "_deadlines", "_may_read", "_pace", "_peer", "_poller", "channel", "closed", "end_seen",
         "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
     )  # fmt: skip
 
@@ -79,7 +91,7 @@ class Reading(ABC):
         self.ended = False  # nothing more will come from here
         self.end_seen = False  # ... and it was an end: a FIN, whatever followed it
         self.securing = False  # a TLS handshake is under way: what comes in is the handshake's alone
-        self.closing = False
+        self._closing: Closing | None = None
         self.closed = False
         self._carrier: Carries | None = carrier
         self._poller = poller
@@ -87,6 +99,18 @@ class Reading(ABC):
         self._peer: Reading | None = None
         self._pace = Pace()
         self._may_read = False
+
+    def join(self, peer: Reading) -> None:
+        """From now on these two are the ends of one session."""
+        self._peer = peer
+        if peer._peer is not self:
+            peer.join(self)
+
+    def part(self) -> None:
+        """No longer so."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.part()
 
     def too_full(self) -> None:
         """More waits for this socket than may."""
@@ -121,14 +145,15 @@ class Reading(ABC):
         """Take what is there, and give it to where it belongs."""
         if self.ended:
             pass
-        elif self.closing:
-            self._discard()
+        elif self._closing is not None:
+            self._discard(self._closing)
         elif self.paused:
             self._may_read = True
         elif self.channel is not None:
             self._read_tls(self.channel, mask)
         elif self.relaying:
-            self._relay(mask)
+            if self._peer is not None:
+                self._relay(self._peer, bool(mask and not mask & ENDINGS))
         elif self._pace.has_to_queue():
             self._turn_over()
         else:
@@ -173,7 +198,7 @@ class Reading(ABC):
 
     def _has_changed(self) -> bool:
         """Whether what was just read has made this end closed, paused, or a handshake's."""
-        if self.closed or self.closing:
+        if self.closed or self._closing is not None:
             return True
         if self.paused or self.securing:
             self._may_read = True
@@ -211,9 +236,7 @@ class Reading(ABC):
             if not self.relaying:
                 self._received(data, monotonic())
             elif self._peer is not None and self._carrier is not None:
-                self.flow.came(data)
-                if self._carrier.looks():
-                    self._carrier.look(self, data)
+                self.flow.decrypted(data)
                 self._peer.sender.write(data)
             if self._has_changed():
                 return
@@ -234,27 +257,20 @@ class Reading(ABC):
             return
         carrier.client_data(data, now)
         until = self._pace.pause_until(self._pace.said(data), now)
-        if until and not (self.relaying or self.closing or self.closed or self.securing):
+        if until and not (self.relaying or self._closing is not None or self.closed or self.securing):
             self.pause(TOO_FAST)
             self._deadlines.at(until, self)
 
     # -- relaying ----------------------------------------------------------------------------------------------------
 
-    def _relay(self, mask: int) -> None:
-        """Give to the peer what is there."""
-        peer = self._peer
-        carrier = self._carrier
-        if peer is None or carrier is None:
-            return
+    def _relay(self, peer: Reading, only_bytes: bool) -> None:
+        """Give to the peer what is there; `only_bytes`: the event told of no end."""
         to = peer.sender
         if to.broken:
             # For nobody; the end comes when what the peer said last has been taken, or never, and then in time.
             self._may_read = True
             return
-        looks = carrier.looks()
-        show = (lambda data: carrier.look(self, data)) if looks else None
-        only_bytes = bool(mask and not mask & ENDINGS)
-        came = self.flow.carry(self.sock, to, only_bytes, show, not looks and peer.channel is None)
+        came = self.flow.carry(self.sock, to, only_bytes, peer.channel is None)
         if came == ALL:
             self._may_read = False
         elif came == END:
@@ -281,10 +297,15 @@ class Reading(ABC):
         self.end_seen = end_seen
         self._may_read = False
         carrier = self._carrier
-        if self.closing or carrier is None:
+        if self._closing is not None or carrier is None:
             self.abort()
         else:
             carrier.ended(self, gone)
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is to be sent but what waits."""
+        return self.closed or self._closing is not None
 
     @property
     def end_was_clean(self) -> bool:
@@ -310,5 +331,5 @@ class Reading(ABC):
         """Close the socket now."""
 
     @abstractmethod
-    def _discard(self) -> None:
+    def _discard(self, closing: Closing) -> None:
         """What comes is for nobody any more."""

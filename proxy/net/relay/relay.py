@@ -40,23 +40,32 @@ RESET: Final = 4
 class Flow:
     """What is relayed from one socket to another."""
 
-    __slots__ = ("active_at", "last_words", "moved", "pipe")
+    __slots__ = ("_look", "active_at", "last_words", "moved", "pipe")
 
     def __init__(self) -> None:
         self.moved = 0  # bytes
         self.active_at = 0.0  # when the last of them came
         self.last_words = b""  # the last of them, as far as they are known
         self.pipe: splice.Pipe | None = None  # the kernel's buffer of a long direction
+        self._look: Callable[[bytes], bool] | None = None
+
+    def show_to(self, look: Callable[[bytes], bool]) -> None:
+        """Have `look` called with what is relayed, until it returns False."""
+        self._look = look
+
+    def decrypted(self, data: bytes) -> None:
+        """This came out of TLS, and is relayed by the caller."""
+        self.came(data)
+        if self._look is not None and not self._look(data):
+            self._look = None
 
     def came(self, data: bytes) -> None:
-        """This came, and is relayed by the caller, or is for nobody any more."""
+        """This came, for nobody any more."""
         self.moved += len(data)
         self.active_at = monotonic()
         self.last_words = (self.last_words + data[-LAST_WORDS:])[-LAST_WORDS:]
 
-    def carry(
-        self, sock: socket.socket, to: Sender, only_bytes: bool, look: Callable[[bytes], object] | None, kernel: bool
-    ) -> int:
+    def carry(self, sock: socket.socket, to: Sender, only_bytes: bool, kernel: bool) -> int:
         """Relay from `sock` until nothing comes, the other side is full, or others should have their turn.
 
         `only_bytes`: the event told of bytes and of no end, so a small piece is all.  Without that only EAGAIN says so:
@@ -84,8 +93,8 @@ class Flow:
             self.last_words = (
                 bytes(data[-LAST_WORDS:]) if count >= LAST_WORDS else (self.last_words + data)[-LAST_WORDS:]
             )
-            if look is not None:
-                look(bytes(data))
+            if self._look is not None and not self._look(bytes(data)):
+                self._look = None
             if to.pending is not None and len(to.pending) > MAX_PENDING:
                 return TOO_MUCH
             if to.broken:
@@ -93,7 +102,7 @@ class Flow:
             if count < PIECE:
                 if only_bytes:
                     return ALL
-            elif kernel and pipe is None and self.moved > splice.BEGIN_AFTER and to.pending is None:
+            elif kernel and self.moved > splice.BEGIN_AFTER and to.pending is None and not pipe and not self._look:
                 self.pipe = pipe = splice.pipe()
                 if pipe is not None:
                     return self._splice(pipe, sock, to)
