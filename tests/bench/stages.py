@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from proxy.daemon.log.logs import EventLog
 from proxy.daemon.reports import Reports
+from proxy.net.carrier import carrier
 from proxy.net.carrier.route import RouteRuntime, RouteState
 from proxy.net.coming_in.admission import OwnPlaces
 from proxy.net.going_out.destination import Server, Surroundings
@@ -97,7 +98,7 @@ def route_runtime() -> tuple[RouteRuntime, Server]:
         host_name="proxy.example",
         secure=None,
     )
-    runtime.dialer = nobody
+    carrier.Dial = lambda *_: nobody  # type: ignore[assignment,misc]  # a stand-in for the class
     return runtime, Server("127.0.0.1", "127.0.0.1", 2600, route.destination[0])
 
 
@@ -106,11 +107,12 @@ def session(runtime: RouteRuntime, server: Server) -> Iterator[tuple[str, Callab
     to_client, to_server = Socket(), Socket()
     address = ("127.0.0.1", 4444)
     yield "admit", lambda: runtime.admit(cast(socket.socket, to_client), address, None)
-    [carrier] = runtime.state.sessions
-    client = carrier.client
+    [one_session] = runtime.state.sessions
+    it = cast(carrier.Carrier, one_session)
+    client = it.client
     to_server.coming.append(b"220 mail.domain1.com ESMTP Service ready\r\n")
-    yield "connected, banner", lambda: carrier.server_connected(cast(socket.socket, to_server), server, DATA)
-    there = carrier.server
+    yield "connected, banner", lambda: it.server_connected(cast(socket.socket, to_server), server, DATA)
+    there = it.server
     assert there is not None
     for name, data in (("EHLO", b"EHLO ESA.com\r\n"), ("EHLO reply, repaired", REPLY), ("STARTTLS", b"STARTTLS\r\n"),
                        ("220 to STARTTLS", b"220 Ready to start TLS\r\n"), ("first bytes of TLS", b"x" * 1008),
@@ -123,8 +125,8 @@ def session(runtime: RouteRuntime, server: Server) -> Iterator[tuple[str, Callab
     yield "FIN of the client", lambda: client.ready(END)
     to_server.coming.append(b"")
     yield "FIN of the server, log", lambda: there.ready(END)
-    assert carrier.over
-    assert (carrier.story.outcome, carrier.story.ehlo) == ("completed", "repaired")
+    assert it.over
+    assert (it.story.outcome, it.story.ehlo) == ("completed", "repaired")
 
 
 def measured(cold: bool, sessions: int = SESSIONS) -> dict[str, float]:
