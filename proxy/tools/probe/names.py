@@ -1,8 +1,8 @@
 """What DNS says of a server: the exchanges of a domain, and TLSA records (RFC 6698, 7672).
 
 A blocking question to the name servers of /etc/resolv.conf, over UDP, over TCP where the answer is cut off; every wait
-has an end, and an answer counts only with the right number and question (RFC 5452 9).  twisted.names makes and reads
-the messages; a datagram is judged by its header and question before it is read any further.
+has an end, and an answer counts only with the right number and question (RFC 5452 9).  The messages are those of the
+proxy's own resolver, `proxy.net.going_out.names`.
 
 DNSSEC is not validated here.  Whether somebody did is the AD bit, which is believed of a resolver on loopback only
 (RFC 7672 2.2.2 wants it from a "local" one): from any other the network in between could have set it.  Usages 2 and 3
@@ -18,19 +18,26 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from twisted.names import dns
 
+from proxy.net.going_out.names.dns_answer import records_of
+from proxy.net.going_out.names.dns_message import (
+    MX,
+    NO_ERROR,
+    NO_SUCH_NAME,
+    TLSA,
+    DnsAnswer,
+    question,
+    read_answer,
+)
 from proxy.net.going_out.names.name_files import ResolvConf
+from proxy.net.going_out.names.wanted import Exchange
 
-TLSA = 52  # RFC 6698 7.1
-MAX_DATAGRAM = 65535
+MAX_MESSAGE = 65535  # octets
 MAX_DATAGRAMS = 64  # that are looked at for one answer
 MAX_RECORDS = 20
-MAX_ALIASES = 8
 TRY = 2.0  # seconds for one name server
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -73,14 +80,13 @@ def name_servers() -> list[Server]:
 
 def exchanges(domain: str, servers: Sequence[Server], timeout: float) -> list[str]:
     """The exchanges of a mail domain in their order; itself where it has none (RFC 5321 5.1).  Raises NoName."""
-    message, _ = ask(domain, dns.MX, servers, timeout)
-    payloads: list[Any] = [each.payload for each in message.answers[:MAX_RECORDS]]
-    found = [(each.preference, _text(each.name)) for each in payloads if isinstance(each, dns.Record_MX)]
+    answer, _ = ask(domain, MX, servers, timeout)
+    found = [one for one in records_of(answer, domain, MX)[0] if isinstance(one, Exchange)]
     if not found:
-        if message.rCode == dns.ENAME:
+        if answer.code == NO_SUCH_NAME:
             raise NoName(f"there is no domain {domain}")
         return [domain]
-    names = [name for _, name in sorted(found) if name]
+    names = [one.name for one in sorted(found, key=lambda one: one.preference) if one.name]
     if not names:
         raise NoName(f"{domain} takes no mail (null MX, RFC 7505)")
     return list(dict.fromkeys(names))
@@ -90,17 +96,13 @@ def dane(host: str, port: int, servers: Sequence[Server], timeout: float) -> Dan
     """The TLSA records for a server.  Never raises."""
     name = f"_{port}._tcp.{host.rstrip('.')}"
     try:
-        message, server = ask(name, TLSA, servers, timeout)
+        answer, server = ask(name, TLSA, servers, timeout)
     except NoName as problem:
         return Dane(name, problem=str(problem))
-    validated = bool(message.authenticData) and ipaddress.ip_address(server[0].partition("%")[0]).is_loopback
-    owner = _alias(message, name)
-    payloads: list[Any] = [
-        each.payload for each in message.answers[:MAX_RECORDS] if each.type == TLSA and _text(each.name) == owner
-    ]
-    rdata = [each.data for each in payloads if len(each.data) > 3]
-    records = tuple(Tlsa(data[0], data[1], data[2], data[3:]) for data in rdata)
-    return Dane(name, validated, records)
+    validated = answer.authentic and ipaddress.ip_address(server[0].partition("%")[0]).is_loopback
+    owner = records_of(answer, name, TLSA)[1]
+    rdata = [each.data for each in answer.records if each.kind == TLSA and each.owner == owner and len(each.data) > 3]
+    return Dane(name, validated, tuple(Tlsa(data[0], data[1], data[2], data[3:]) for data in rdata[:MAX_RECORDS]))
 
 
 def compared(found: Dane, chain: Sequence[bytes]) -> Dane:
@@ -134,7 +136,7 @@ def _matches(record: Tlsa, der: bytes) -> bool:
 # ---------------------------------------------------------------------- asking
 
 
-def ask(name: str, kind: int, servers: Sequence[Server], timeout: float) -> tuple[dns.Message, Server]:
+def ask(name: str, kind: int, servers: Sequence[Server], timeout: float) -> tuple[DnsAnswer, Server]:
     """The answer to one question, and who gave it.  "No such name" is an answer.  Raises NoName."""
     deadline = time.monotonic() + timeout
     reason = "no name server is known"
@@ -143,77 +145,42 @@ def ask(name: str, kind: int, servers: Sequence[Server], timeout: float) -> tupl
         if left <= 0:
             break
         try:
-            message = _ask_one(name, kind, server, left)
+            answer = _ask_one(name, kind, server, left)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "no answer"
             continue
-        if message.rCode in (dns.OK, dns.ENAME):
-            return message, server
-        reason = f"it answers with the code {message.rCode}"
+        if answer.code in (NO_ERROR, NO_SUCH_NAME):
+            return answer, server
+        reason = f"it answers with the code {answer.code}"
     raise NoName(f"DNS does not say: {reason}")
 
 
-def _ask_one(name: str, kind: int, server: Server, timeout: float) -> dns.Message:
-    message = dns.Message(_choose.randrange(65536), recDes=1, authenticData=1)  # RFC 6840 5.7: AD is wanted
-    message.queries = [dns.Query(name, kind, dns.IN)]
-    packed: bytes = message.toStr()
-    question = packed[12:]
+def _ask_one(name: str, kind: int, server: Server, timeout: float) -> DnsAnswer:
+    asked = question(_choose.randrange(65536), name, kind, authentic=True)
     family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
     deadline = time.monotonic() + timeout
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.connect(server)
-        sock.send(packed)
+        sock.send(asked)
         for _ in range(MAX_DATAGRAMS):
             sock.settimeout(max(0.001, deadline - time.monotonic()))
-            data = sock.recv(MAX_DATAGRAM)
-            if _is_answer(data, packed[:2], question):
-                break
-        else:
-            raise ValueError("only noise came")
-    if data[2] & 2:  # TC
-        data = _over_tcp(packed, question, server, deadline)
-    answer = dns.Message()
-    try:
-        answer.fromStr(data)
-    except Exception:  # whatever twisted.names makes of hostile bytes
-        raise ValueError("the answer can't be read") from None
-    return answer
+            answer = read_answer(sock.recv(MAX_MESSAGE), asked)
+            if answer is not None:
+                return _over_tcp(asked, server, deadline) if answer.truncated else answer
+    raise ValueError("only noise came")
 
 
-def _over_tcp(packed: bytes, question: bytes, server: Server, deadline: float) -> bytes:
+def _over_tcp(asked: bytes, server: Server, deadline: float) -> DnsAnswer:
     with socket.create_connection(server, max(0.001, deadline - time.monotonic())) as sock:
-        sock.sendall(len(packed).to_bytes(2, "big") + packed)
+        sock.sendall(len(asked).to_bytes(2, "big") + asked)
         stream = b""
         while len(stream) < 2 or len(stream) < 2 + int.from_bytes(stream[:2], "big"):
             sock.settimeout(max(0.001, deadline - time.monotonic()))
-            part = sock.recv(MAX_DATAGRAM)
+            part = sock.recv(MAX_MESSAGE)
             if not part:
                 raise ValueError("the name server closed the connection")
             stream += part
-    data = stream[2 : 2 + int.from_bytes(stream[:2], "big")]
-    if not _is_answer(data, packed[:2], question):
+    answer = read_answer(stream[2 : 2 + int.from_bytes(stream[:2], "big")], asked)
+    if answer is None:
         raise ValueError("it is no answer to the question")
-    return data
-
-
-def _is_answer(data: bytes, number: bytes, question: bytes) -> bool:
-    """Number, QR and the one question, by octets, case ignored (some servers answer in another case)."""
-    head = data[:2] == number and len(data) >= 12 and data[2] & 0x80 and data[4:6] == b"\0\1"
-    return bool(head) and data[12 : 12 + len(question)].lower() == question.lower()
-
-
-def _alias(message: dns.Message, name: str) -> str:
-    """The name that the aliases in the answer lead to."""
-    aliases: dict[str, Any] = {
-        _text(a.name): a.payload for a in message.answers if isinstance(a.payload, dns.Record_CNAME)
-    }
-    owner = name.lower()
-    for _ in range(MAX_ALIASES):
-        if owner not in aliases:
-            break
-        owner = _text(aliases[owner].name)
-    return owner
-
-
-def _text(name: dns.Name) -> str:
-    return name.name.decode("ascii", "replace").rstrip(".").lower()
+    return answer

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.names import dns
 
+from proxy.net.going_out.names.dns_message import DnsAnswer
 from proxy.tools.probe import names
 from proxy.tools.probe.names import Dane, NoName, Tlsa, compared, dane, exchanges
 from tests.certificates import make, root
@@ -151,10 +152,10 @@ def test_tlsa_records_are_told_with_whether_the_resolver_on_loopback_validated(a
 
 
 def test_the_ad_bit_of_a_resolver_elsewhere_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = dns.Message(authenticData=1)
-    monkeypatch.setattr(names, "ask", lambda *_: (message, ("192.0.2.53", 53)))
+    answer = DnsAnswer(0, truncated=False, authentic=True, records=())
+    monkeypatch.setattr(names, "ask", lambda *_: (answer, ("192.0.2.53", 53)))
     assert not dane("mail.domain1.com", 25, [("192.0.2.53", 53)], 1.0).validated
-    monkeypatch.setattr(names, "ask", lambda *_: (message, ("::1", 53)))
+    monkeypatch.setattr(names, "ask", lambda *_: (answer, ("::1", 53)))
     assert dane("mail.domain1.com", 25, [("::1", 53)], 1.0).validated
 
 
