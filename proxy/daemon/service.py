@@ -21,9 +21,9 @@ def run(settings: Settings, reactor: Any, *, reread: Reread | None = None) -> in
     """
     raise_descriptor_limit()  # workers inherit it
     if settings.service.workers != 1:
-        from proxy.daemon.workers.parent import run_parent
+        from proxy.daemon.workers.parent import Parent
 
-        return run_parent(settings, reactor, reread=reread)
+        return Parent(settings, reactor, reread).run()
     return Service(settings, reactor, reread).run()
 
 

@@ -22,13 +22,8 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 
-def run_parent(settings: Settings, reactor: Any, *, reread: Callable[[], Settings] | None) -> int:
-    """Serve with several processes until SIGTERM or SIGINT.  0 after that, 1 if the service could not be started."""
-    return Parent(settings, reactor, reread).run()
-
-
 class Parent(Daemon):
-    """The `Overseer` of its crew."""
+    """Serves with several processes, as the `Overseer` of its crew."""
 
     def __init__(self, settings: Settings, reactor: Any, reread: Callable[[], Settings] | None) -> None:
         super().__init__(settings, reactor, reread, shared=True)

@@ -22,7 +22,7 @@ from proxy.net.tls.names import literal_address
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo import split_before_banner
 from proxy.smtp.reply.findings import Finding
-from proxy.smtp.reply.names import is_host
+from proxy.smtp.reply.names import as_literal, is_dotted_domain, is_host
 from proxy.smtp.reply.repair import EhloContext
 from proxy.smtp.reply.replies import code_of
 from proxy.tools.probe import handshake
@@ -375,7 +375,6 @@ class _Talk:
 def own_name(sock: socket.socket) -> str:
     """This host's name for EHLO; its address as a literal where it has no name with a dot (RFC 5321 4.1.1.1)."""
     name = socket.getfqdn()
-    if "." in name.strip(".") and name.isascii() and all(letter.isalnum() or letter in "-." for letter in name):
+    if is_dotted_domain(name.encode("ascii", "replace")):
         return name
-    address = str(sock.getsockname()[0])
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    return as_literal(str(sock.getsockname()[0]).encode("ascii")).decode("ascii")
