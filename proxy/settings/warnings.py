@@ -66,6 +66,8 @@ def _of_route(route: Route, workers: int) -> Iterator[tuple[str, str]]:
         yield "repair.unterminated_after", "is not shorter than timeouts.command, so it never comes to it"
     if "STARTTLS" in route.repair.remove:
         yield "repair.remove", "STARTTLS is never shown, so clients send mail in clear or not at all"
+    if "8BITMIME" in route.repair.remove and "SMTPUTF8" not in route.repair.remove:
+        yield "repair.remove", "SMTPUTF8 is shown without 8BITMIME, which it needs (RFC 6531 3.1): name it too"
     if route.tls.mode == "passthrough":
         yield from _beyond_reach(route)
     yield from _of_tls(route)

@@ -115,6 +115,8 @@ REPAIRS = {
     "starttls-refused": 'remove = ["STARTTLS"]\n',
     "keyword-incomplete": 'remove = ["SMTPUTF8", "BINARYMIME"]\n',
 }
+HIDING = 'remove = ["CHUNKING", "AUTH:NTLM"]\n'
+HIDDEN = {"chunks-unknown": BRIDGE, "chunks-unknown-in-clear": ""}  # servers of `tests.clients.servers`, what is hidden
 BAD_NAME = "localhost"  # what clients say to the server that takes no such name
 
 
@@ -129,8 +131,8 @@ def _route(folder: Path, finding: str, port: int, destination: int) -> str:
     # A second instead of 15 for the missing final line, so that the tests need not wait.
     return (
         f'[[route]]\nname = "{finding}"\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{destination}"]\n'
-        f'[route.repair]\nunterminated_after = "1s"\n{REPAIRS.get(finding, "")}'
-    ) + CURES.get(finding, "").format(folder=folder, pin=_pin(folder / "expired.pem"))
+        f'[route.repair]\nunterminated_after = "1s"\n{HIDING if finding in HIDDEN else REPAIRS.get(finding, "")}'
+    ) + (CURES | HIDDEN).get(finding, "").format(folder=folder, pin=_pin(folder / "expired.pem"))
 
 
 def _answers(port: int) -> bool:

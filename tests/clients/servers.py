@@ -1,5 +1,6 @@
 """Every broken server at once, in one process: `python -m tests.clients.servers FOLDER PORT=FINDING...`
 
+Besides those of `simulate` there are the servers of `OTHERS`, which no finding tells.
 Each is a `proxy.tools` simulated server with the certificate that lies in FOLDER, or with one of its own where a fault
 wants it. An accepted message is one JSON line in FOLDER/mails.jsonl; its bytes are in a file of their own beside it,
 which is whole by then. Ends at SIGTERM.
@@ -15,10 +16,26 @@ from pathlib import Path
 
 from twisted.internet import reactor
 
-from proxy.tools.simulate.faults import FAULTS, NO_FAULT
+from proxy.tools.simulate.faults import FAULTS, NO_FAULT, Fault
 from proxy.tools.simulate.incoming import Mail
-from proxy.tools.simulate.replies import BROKEN, GOOD_REPLIES
+from proxy.tools.simulate.replies import BROKEN, GOOD, GOOD_INSIDE_TLS, GOOD_REPLIES, Piece, without_starttls
 from proxy.tools.simulate.server import ServerSideTls, SimulatedServer
+
+_CHUNKS = b"250-CHUNKING\r\n250-BINARYMIME\r\n250-AUTH NTLM PLAIN\r\n250-AUTH=NTLM\r\n250 HELP\r\n"
+_UNKNOWN = Fault(
+    replace(
+        GOOD_REPLIES,
+        ehlo=(Piece(GOOD.replace(b"250 HELP\r\n", _CHUNKS)),),
+        inside_tls=(Piece(GOOD_INSIDE_TLS.replace(b"250 HELP\r\n", _CHUNKS)),),
+    ),
+    answers={b"BDAT": b"500 5.5.1 Command not known\r\n"},
+)
+OTHERS = {  # a front offers CHUNKING that what stands behind it does not know: hmailserver#261, Mailu#1766
+    "chunks-unknown": _UNKNOWN,
+    "chunks-unknown-in-clear": replace(
+        _UNKNOWN, replies=replace(_UNKNOWN.replies, ehlo=without_starttls(_UNKNOWN.replies.ehlo))
+    ),
+}
 
 
 def main(folder: Path, wanted: list[str]) -> None:
@@ -38,7 +55,7 @@ def main(folder: Path, wanted: list[str]) -> None:
 
     for one in wanted:
         port, finding = one.split("=")
-        fault = FAULTS.get(finding) or replace(NO_FAULT, replies=BROKEN.get(finding, GOOD_REPLIES))
+        fault = {**FAULTS, **OTHERS}.get(finding) or replace(NO_FAULT, replies=BROKEN.get(finding, GOOD_REPLIES))
         on_mail = functools.partial(keep, finding)
         server = SimulatedServer(reactor, fault.replies, tls(fault.weakness), on_mail=on_mail, fault=fault)
         reactor.listenTCP(int(port), server, backlog=100, interface="127.0.0.1")  # type: ignore[arg-type]  # Twisted wants a ServerFactory

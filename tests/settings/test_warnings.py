@@ -147,6 +147,11 @@ def test_what_does_not_reach_inside_tls_in_pass_through_does_in_bridge_mode() ->
         assert found(BRIDGE + NAMED + line) == {}
 
 
+def test_hiding_8bitmime_alone_leaves_smtputf8_without_what_it_needs() -> None:
+    assert "RFC 6531" in found(BRIDGE + NAMED + "repair.remove = ['8BITMIME']")["route[0].repair.remove"]
+    assert found(BRIDGE + NAMED + "repair.remove = ['8BITMIME', 'SMTPUTF8', 'CHUNKING']") == {}
+
+
 @pytest.mark.parametrize("to", ['["192.0.2.10:465"]', '["mail.domain1.com:465"]'])
 def test_a_port_of_implicit_tls_has_nothing_to_repair_in_pass_through(to: str) -> None:
     assert 'server = "implicit"' in found(to=to)["route[0].destination"]

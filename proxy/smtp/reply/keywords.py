@@ -86,12 +86,12 @@ def without_mechanisms(text: bytes, gone: frozenset[bytes]) -> bytes:
 
     A line that names none of them stays as it is, octet for octet.
     """
-    head = text[:5] if text[4:5] in (b"=", b":") else text[:4]
-    words = text[len(head) :].split()
+    behind = text[len(b"AUTH") :].lstrip(b" \t=:")  # `AUTH =LOGIN` as well, which is neither form
+    head, words = text[: len(text) - len(behind)], behind.split()
     left = [word for word in words if word.upper() not in gone]
     if len(left) == len(words):
         return text
-    return head + (b" " if len(head) == 4 else b"") + b" ".join(left) if left else b""
+    return head + b" ".join(left) if left else b""
 
 
 def _read_untidy(line: EhloLine, strict: bool) -> Keyword:

@@ -268,6 +268,7 @@ def test_remove_and_add_apply_to_good_replies_too(
         ((b"AUTH:NTLM", b"AUTH:LOGIN"), (), (b"AUTH NTLM LOGIN", b"AUTH=LOGIN", b"HELP"), (b"HELP",)),
         ((b"AUTH:NTLM",), (), (b"AUTH  NTLMV2 X-NTLM", b"X-EXPS NTLM"), (b"AUTH  NTLMV2 X-NTLM", b"X-EXPS NTLM")),
         ((b"AUTH:NTLM",), (), (b"AUTH", b"HELP"), (b"AUTH", b"HELP")),
+        ((b"AUTH:NTLM",), (), (b"AUTH =NTLM", b"AUTH = NTLM PLAIN", b"AUTH= NTLM"), (b"AUTH = PLAIN",)),
         ((b"AUTH:NTLM",), (b"AUTH NTLM PLAIN", b"AUTH=NTLM"), (b"HELP",), (b"AUTH PLAIN", b"HELP")),
         ((b"CHUNKING",), (), (b"BINARYMIME", b"8BITMIME", b"CHUNKING"), (b"8BITMIME",)),
         ((b"chunking",), (b"BINARYMIME",), (b"SIZE 5", b"CHUNKING"), (b"BINARYMIME", b"SIZE 5")),
