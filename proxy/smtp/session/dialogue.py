@@ -117,7 +117,7 @@ class Dialogue:
         commands = 0
         more = False
         while self._may_read():
-            if commands == left:
+            if commands >= left:
                 more = client.closed or client.lines.size > 0
                 break
             line = client.next()
@@ -287,6 +287,7 @@ class Dialogue:
         """Deal with the command that waits, if it is known by now what the server offers; else ask."""
         if len(self.talk.owed) or self.trust.asking or self.talk.phase != Phase.COMMANDS:
             return
+        self.talk.worked_through(1, False)
         self._command(self.client.take_waiting())
         self.read_client()
 
