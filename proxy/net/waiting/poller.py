@@ -44,6 +44,7 @@ from proxy.net.waiting.turns import SLOW, Tell, Turns
 
 EVENTS_A_TURN = 64
 LATER_A_TURN = 0.004  # seconds
+LATER_AT_LEAST = 0.05
 REACTORS_WORK = ("_newTimedCalls", "_pendingTimedCalls", "_justStopped")  # without them it is gone back to each time
 
 _THE_REACTOR = "reactor: timers, admin page, signals"
@@ -76,6 +77,7 @@ class Poller:
         self._removed: set[int] = set()  # since the batch that is being given out was fetched
         self._soon: dict[Watched, None] = {}  # in order, each once
         self._later: dict[Watched, int] = {}  # the same for those who have had their turn; with the mask of what came
+        self._later_at = 0.0  # when they have their turn whoever waits else
         self._left_at = 0.0  # when the reactor was gone back to
         self._running = False
         self._may_stay = all(hasattr(reactor, name) for name in REACTORS_WORK)
@@ -203,6 +205,7 @@ class Poller:
         later = self._later
         removed.clear()
         the_reactors = False
+        noted = 0  # events of those whose turn comes later
         slowest: object = None
         longest = 0.0
         began = at = perf_counter()
@@ -216,6 +219,7 @@ class Poller:
                 continue
             if later and owner in later:
                 later[owner] |= mask | select.EPOLLRDHUP
+                noted += 1
                 continue
             try:
                 owner.ready(mask)
@@ -235,7 +239,10 @@ class Poller:
                 longest, slowest = now - at, owner
             at = now
         ends_at = at + LATER_A_TURN
-        for _ in range(len(later)):  # who asks again meanwhile is not called again
+        are_due = later and (len(events) - noted < EVENTS_A_TURN // 2 or at >= self._later_at)
+        if are_due:
+            self._later_at = ends_at + LATER_AT_LEAST
+        for _ in range(len(later) if are_due else 0):  # who asks again meanwhile is not called again
             owner = next(iter(later))
             mask = later.pop(owner)
             try:

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import globalLogPublisher
 
-from proxy.net.waiting.poller import EVENTS_A_TURN, Poller
+from proxy.net.waiting.poller import EVENTS_A_TURN, LATER_AT_LEAST, Poller
 
 
 class Owner:
@@ -402,6 +402,46 @@ def test_who_asked_for_later_does_not_hold_those_who_want_little(
         assert len(owner.masks) == told
     assert min(turns_taken) >= 1
     assert max(turns_taken) - min(turns_taken) <= 1
+
+
+def test_who_asked_for_later_waits_while_many_others_have_something_to_do(
+    reactor: EPollReactor, poller: Poller
+) -> None:
+    """Else a listener takes clients faster than the sessions can be served that there are already."""
+    pairs = [socket.socketpair() for _ in range(EVENTS_A_TURN)]
+
+    class Chatty(Owner):
+        def __init__(self, near: socket.socket, far: socket.socket) -> None:
+            super().__init__()
+            self.near, self.far = near, far
+
+        def then(self) -> None:
+            self.far.send(b"1")  # so that it has another event in the next turn
+            self.near.recv(1)
+
+    class Patient(Owner):
+        def then(self) -> None:
+            poller.later(self)
+
+    patient = Patient()
+    for ours, theirs in pairs:
+        poller.add(ours.fileno(), Chatty(ours, theirs))
+    poller.later(patient)
+    begun = time.perf_counter()
+    turns = 0
+    while time.perf_counter() - begun < 0.5:
+        turn(reactor)
+        turns += 1
+    seconds = time.perf_counter() - begun
+    assert 1 <= len(patient.masks) <= seconds / LATER_AT_LEAST + 2 < turns
+    for ours, theirs in pairs:
+        poller.remove(ours.fileno())
+        ours.close()
+        theirs.close()
+    patient.masks.clear()
+    for _ in range(50):
+        reactor.iterate(0)
+    assert len(patient.masks) >= 20  # and is called again and again when nobody else has
 
 
 def test_the_events_of_one_who_has_had_its_turn_wait_for_the_next(
