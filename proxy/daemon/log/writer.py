@@ -13,6 +13,9 @@ What can't be written waits in a backlog of at most `max_backlog` bytes and is t
 each half second if the caller gave a clock.  Lines beyond the backlog are counted in `lost`; the first line that
 gets through afterwards is one that says how many.
 
+At the end it is waited for the reader, for `LAST_WORDS` seconds: nobody is kept from anything then, and a line would be
+cut in the middle.
+
 A line that was begun is always finished before the next one.  Several processes on one pipe (workers) keep their
 lines apart only up to PIPE_BUF bytes: `max_line` says so, and the log cuts its events to it.
 
@@ -29,12 +32,14 @@ import os
 import select
 import socket
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 
 PIPE_BUF = select.PIPE_BUF
 MAX_LINE = 8192  # no event is longer, its line end included
 MAX_BACKLOG = 256 * 1024
+LAST_WORDS = 0.5  # seconds
 _RETRY_AFTER = 0.5
 
 _WOULD_BLOCK = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM)
@@ -167,14 +172,19 @@ class LineWriter:
         return not backlog
 
     def close(self) -> None:
-        """Write what can still be written and let go of what was opened here; `fd` itself stays open."""
+        """Write what is still taken and let go of what was opened here; `fd` itself stays open."""
         self.later = None
         cancel = getattr(self._retry_call, "cancel", None)
         if cancel is not None:
             cancel()
         self._retry_call = None
         self.write_gathered()
-        self.flush()
+        ends_at = time.monotonic() + LAST_WORDS
+        while not self.flush() and (left := ends_at - time.monotonic()) > 0:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLOUT)
+            poll.poll(left * 1000)
+            time.sleep(0.001)  # writable means that something fits, not that the next line does
         own, self._own = self._own, None
         if isinstance(own, int):
             os.close(own)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -105,6 +106,37 @@ def test_a_reader_that_does_not_read_stops_nobody_and_the_loss_is_told(slow_read
     assert writer.lost == 0
     assert writer.lost_total == lost
     writer.close()
+
+
+def test_the_last_lines_are_whole_where_the_reader_is_slow(slow_reader: tuple[int, int]) -> None:
+    reader, fd = slow_reader
+    writer = LineWriter(fd)
+    sent = [b"%05d " % number + b"x" * 94 + b"\n" for number in range(2000)]
+    for line in sent:
+        writer(line)
+    assert writer.held
+    got: list[bytes] = []
+
+    def read() -> None:
+        while sum(map(len, got)) < 2000 * 101:
+            got.append(os.read(reader, 4096))
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    writer.close()
+    thread.join(5)
+    assert b"".join(got).replace(b"\r\n", b"\n") == b"".join(sent)
+
+
+def test_a_reader_that_does_not_read_keeps_nobody_from_ending(slow_reader: tuple[int, int]) -> None:
+    _reader, fd = slow_reader
+    writer = LineWriter(fd)
+    while not writer.held:
+        writer(b"x" * 99 + b"\n")
+    begun = time.monotonic()
+    writer.close()
+    assert 0.4 < time.monotonic() - begun < 3
 
 
 def test_the_shared_description_keeps_its_blocking_mode(slow_reader: tuple[int, int]) -> None:
