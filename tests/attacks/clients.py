@@ -46,6 +46,7 @@ def reads(ground: Field) -> None:
     """Says EHLO and MAIL, and reads what comes."""
     with connect(ground.port) as client:
         client.send(b"EHLO a\r\n")
+        ground.hits += 1
         ground.swallow(client)
 
 
@@ -60,6 +61,7 @@ def asks_for_tls(ground: Field) -> None:
     client, _ = hello(ground.port)
     with client:
         client.send(b"STARTTLS\r\n")
+        ground.hits += 1
         ground.swallow(client)
 
 

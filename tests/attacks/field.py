@@ -98,7 +98,7 @@ class Attack:
     names: Callable[[bytes], list[bytes]] | None = None  # what a name server says to a question
     destinations: int = 1
     descriptors: int = 0
-    worst: bool = False  # one of those that once held everybody: in the normal run with one worker and with two
+    worst: bool = False  # one of those that held everybody, or nearly: it is in the normal run
 
 
 def attacker(attack: Attack, ground: Field) -> None:

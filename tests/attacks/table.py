@@ -87,7 +87,7 @@ CLIENTS: Final = {
 
 SLOW: Final = {
     "a server byte by byte": Attack(clients.reads, servers.byte_by_byte, 20),
-    "a client byte by byte": Attack(clients.byte_by_byte, servers.answers_all, 20),
+    "a client byte by byte": Attack(clients.byte_by_byte, servers.answers_all, 20, worst=True),
     "PROXY headers an octet at a time": Attack(
         clients.trickles(clients.HEADER_1), servers.mailbox, 2, keys={"proxy_protocol": True, **TRUSTED}
     ),
@@ -96,8 +96,7 @@ SLOW: Final = {
     ),
     "STARTTLS an octet at a time": Attack(
         clients.trickles(b"EHLO a.example\r\nSTARTTLS\r\n\x16\x03\x01\x01\0\x01\0\0\xfc\x03\x03"), servers.good, 2,
-        bridge={},
-    ),
+        bridge={}, worst=True),
     "a TLS hello an octet at a time": Attack(
         clients.trickles(b"\x16\x03\x01\x01\0\x01\0\0\xfc\x03\x03" + bytes(60)), servers.good, 2,
         bridge={"client": "implicit"},
@@ -115,8 +114,8 @@ CROWDS: Final = {
     "clients of a server that says nothing": Attack(clients.holds(100), servers.silent, 3),
     "clients with half a command": Attack(clients.holds(100, first=b"EHLO "), servers.answers_nothing, 3),
     "clients that end their side at once": Attack(clients.half_closes, servers.mailbox, 4),
-    "clients that come and go": Attack(clients.comes_and_goes, servers.mailbox, 4),
-    "clients that come and reset": Attack(clients.comes_and_resets, servers.mailbox, 4),
+    "clients that come and go": Attack(clients.comes_and_goes, servers.mailbox, 4, worst=True),
+    "clients that come and reset": Attack(clients.comes_and_resets, servers.mailbox, 4, worst=True),
     "servers that reset in a reply": Attack(clients.reads, servers.resets, 8),
     "servers that never close": Attack(clients.quits, servers.never_closes, 10),
     "strangers": Attack(
@@ -132,7 +131,7 @@ ADMIN: Final = {
         clients.asks_for_pages_and_reads_nothing, servers.unprintable, 3, destinations=250
     ),
     "a thousand connections to the admin listener": Attack(clients.holds_the_admin_listener, servers.mailbox, 3),
-    "pages pipelined and not read": Attack(clients.pipelines_pages, servers.mailbox, 4),
+    "pages pipelined and not read": Attack(clients.pipelines_pages, servers.mailbox, 4, worst=True),
 }  # fmt: skip
 
 ATTACKS: Final[dict[str, Attack]] = {**WORST, **SERVERS, **CLIENTS, **SLOW, **CROWDS, **ADMIN}

@@ -1,7 +1,7 @@
 """Nobody holds the others: a mail on another route takes less than a second throughout every attack there is.
 
-With one worker and with two; those that once held everybody in each run, the others with two workers only (with one,
-`tests.end_to_end.test_hostile` has most of them); with --long all of them, for ten seconds each.
+With one worker and with two; those that held everybody, or nearly, in each run; all of them with --long, for ten
+seconds each.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from tests.attacks.table import ATTACKS
 from tests.bridge.parties import Keys
 from tests.certificates import NAME, root
 
-pytestmark = pytest.mark.alone
+pytestmark = [
+    pytest.mark.alone,
+    # An attacker that is thrown out leaves its socket to the collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
-SHORT, LONG = 1.2, 10.0  # seconds of each attack
-ORDERED = sorted(ATTACKS, key=lambda name: kind(ATTACKS[name]))
+SHORT, LONG = 0.8, 10.0  # seconds of each attack
 
 
 class Stages:
@@ -60,22 +63,26 @@ def check(stages: Stages, name: str, workers: int, seconds: float) -> None:
         pytest.skip(missing())
     seen = judged(stages.of(name, workers), ATTACKS[name], seconds)
     print(f"{name}, {workers}: {seen}")
-    assert seen.mails >= 3
+    assert seen.mails
     assert seen.slowest < SERVED_WITHIN, f"a mail took {seen.slowest:.2f} s: {seen}"
 
 
-@pytest.mark.parametrize("name", [name for name in ORDERED if ATTACKS[name].worst])
-def test_a_mail_passes_with_one_worker(stages: Stages, name: str) -> None:
-    check(stages, name, 1, SHORT)
+def each(names: list[str]) -> pytest.MarkDecorator:
+    """By kind and number of workers, so that a stage serves many."""
+    order = sorted(names, key=lambda name: kind(ATTACKS[name]))
+    kinds = dict.fromkeys(kind(ATTACKS[name]) for name in order)
+    return pytest.mark.parametrize(
+        ("name", "workers"),
+        [(name, n) for one in kinds for n in (1, 2) for name in order if kind(ATTACKS[name]) == one],
+    )
 
 
-@pytest.mark.parametrize("name", ORDERED)
-def test_a_mail_passes_with_two_workers(stages: Stages, name: str) -> None:
-    check(stages, name, 2, SHORT)
+@each([name for name in ATTACKS if ATTACKS[name].worst])
+def test_a_mail_passes(stages: Stages, name: str, workers: int) -> None:
+    check(stages, name, workers, SHORT)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("name", ORDERED)
+@each(list(ATTACKS))
 def test_a_mail_passes_for_as_long_as_the_attack_lasts(stages: Stages, name: str, workers: int) -> None:
     check(stages, name, workers, LONG)
