@@ -39,11 +39,11 @@ MESSAGE = b"Subject: one\r\n\r\nbody\r\n.\r\n"
 def test_drain_ends_each_session_where_it_may_be_ended(number: signal.Signals) -> None:
     server_tls, trusting = tls_contexts()
     mailbox = Mailbox(tls=server_tls)
-    slow = threading.Event()
+    slow, told = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         if slow.is_set():
-            time.sleep(0.6)  # its banner is late
+            told.wait(10)  # its banner is late
         mailbox(peer)
 
     with ScriptedServer(script) as server, proxy(server.port, admin=True) as running, ExitStack() as stack:
@@ -79,6 +79,7 @@ def test_drain_ends_each_session_where_it_may_be_ended(number: signal.Signals) -
         for one in (waits, just_greeted, half, no_banner):
             assert nameless(one.rest(2)) == STOPPED
         assert time.monotonic() - began < allowed(1)
+        told.set()
         assert running.get("/readyz")[0] == 503
         assert running.get("/healthz")[0] == 200
         with pytest.raises(ConnectionRefusedError):
