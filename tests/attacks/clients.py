@@ -31,17 +31,6 @@ def says(data: bytes) -> Act:
     return act
 
 
-COMMANDS = {
-    "commands": b"NOOP\r\n" * 8000,
-    "EHLO": b"EHLO a\r\n" * 8000,
-    "STARTTLS": b"STARTTLS\r\n" * 8000,
-    "a line": b"x" * 65536,
-    "empty lines": b"\r\n" * 30000,
-    "NULs": b"\0" * 65536,
-    "CRs": b"\r" * 65536,
-}
-
-
 def reads(ground: Field) -> None:
     """Says EHLO and MAIL, and reads what comes."""
     with connect(ground.port) as client:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.attacks import floods
 from tests.bridge.parties import Server
 from tests.certificates import root
 from tests.dhe import dhe_server
@@ -66,7 +67,7 @@ def answers_all(ground: Field, peer: Peer) -> None:
         peer.sock.sendall(GOOD * data.count(b"EHLO") + b"250 ok\r\n" * (data.count(b"\n") - data.count(b"EHLO")))
 
 
-def endless(start: bytes, again: bytes, *, ehlo: bool = True) -> Serve:
+def endless(start: bytes, again: bytes, ehlo: bool) -> Serve:
     """`again` without an end, behind `start`, which is its banner or what it answers to EHLO."""
 
     def serve(ground: Field, peer: Peer) -> None:
@@ -79,18 +80,7 @@ def endless(start: bytes, again: bytes, *, ehlo: bool = True) -> Serve:
     return serve
 
 
-ENDLESS = {
-    "a banner": endless(b"220-more\r\n", b"220-and more of it\r\n" * 3000, ehlo=False),
-    "an EHLO reply": endless(b"250-mail.example\r\n", b"250-X-MORE 1\r\n" * 4000),
-    "an EHLO reply without a 250": endless(b"nothing\r\n", b"and more of it\r\n" * 4000),
-    "a line in the banner": endless(b"220 ", b"x" * 65536, ehlo=False),
-    "a line in the EHLO reply": endless(b"250-", b"x" * 65536),
-    "lines that nobody asked for": endless(GOOD, b"250 more\r\n" * 6000),
-    "late EHLO lines": endless(BROKEN, b"250-STARTTLS\r\n" * 4000),
-    "blank lines": endless(GOOD, b"\r\n" * 30000),
-    "EHLO lines before the banner": endless(b"250-STARTTLS\r\n", b"250-STARTTLS\r\n" * 4000, ehlo=False),
-    "NULs": endless(b"", b"\0" * 65536, ehlo=False),
-}
+ENDLESS = {name: endless(*how) for name, how in floods.ENDLESS.items()}
 
 
 def byte_by_byte(ground: Field, peer: Peer) -> None:

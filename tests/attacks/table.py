@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.attacks import clients, names, servers
+from tests.attacks import clients, floods, names, servers
 from tests.attacks.field import Attack, Field
 
 HASTY: Final = {"banner": 1, "command": 1, "handshake": 2, "idle": 1, "half_closed": 0.7, "abort": 0.4, "connect": 2}
@@ -79,7 +79,7 @@ SERVERS: Final = {
 
 CLIENTS: Final = {
     f"a client without an end: {name}, {how}": Attack(clients.says(data), serve, 4, keys=TRUSTED)
-    for name, data in clients.COMMANDS.items()
+    for name, data in floods.COMMANDS.items()
     for how, serve in (
         ("unanswered", servers.answers_nothing), ("unread", servers.reads_nothing), ("answered", servers.answers_all),
     )

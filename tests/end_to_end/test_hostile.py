@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from tests.attacks import floods
 from tests.end_to_end.control import Control, control_process
 from tests.end_to_end.lab import Lab, case, open_lab
 from tests.loopback import wait_until
@@ -176,7 +177,7 @@ def test_one_byte_at_a_time_on_either_side_is_served(arena: Arena) -> None:
 # -- without an end --------------------------------------------------------------------------------------------------
 
 
-def endless(start: bytes, again: bytes, *, ehlo: bool = True) -> Script:
+def endless(start: bytes, again: bytes, ehlo: bool) -> Script:
     def script(peer: Peer) -> None:
         if ehlo:
             peer.send(BANNER)
@@ -187,23 +188,10 @@ def endless(start: bytes, again: bytes, *, ehlo: bool = True) -> Script:
     return script
 
 
-ENDLESS = {
-    "banner": endless(b"220-more\r\n", b"220-and more of it\r\n" * 3000, ehlo=False),
-    "EHLO reply": endless(b"250-mail.example\r\n", b"250-X-MORE 1\r\n" * 4000),
-    "EHLO reply without a 250": endless(b"nothing\r\n", b"and more of it\r\n" * 4000),
-    "line in the banner": endless(b"220 ", b"x" * 65536, ehlo=False),
-    "line in the EHLO reply": endless(b"250-", b"x" * 65536),
-    "lines that nobody asked for": endless(GOOD, b"250 more\r\n" * 6000),
-    "late EHLO lines": endless(BROKEN, b"250-STARTTLS\r\n" * 4000),
-    "blank lines": endless(GOOD, b"\r\n" * 30000),
-    "EHLO lines before the banner": endless(b"250-STARTTLS\r\n", b"250-STARTTLS\r\n" * 4000, ehlo=False),
-    "NULs": endless(b"", b"\0" * 65536, ehlo=False),
-}
-
-
-@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("name", floods.ENDLESS)
 def test_server_that_never_ends_costs_nobody_else(arena: Arena, name: str) -> None:
-    with arena.besieged(), arena.open(ENDLESS[name]) as reads, arena.open(ENDLESS[name]) as reads_not:
+    script = endless(*floods.ENDLESS[name])
+    with arena.besieged(), arena.open(script) as reads, arena.open(script) as reads_not:
         for client in (reads, reads_not):
             client.send(b"EHLO a\r\n")
         swallow(reads, 0.6)
@@ -211,18 +199,7 @@ def test_server_that_never_ends_costs_nobody_else(arena: Arena, name: str) -> No
     assert sum(map(len, arena.running.lines)) < 4 * MIB, "the log was written full"
 
 
-CLIENTS = {
-    "commands": b"NOOP\r\n" * 8000,
-    "EHLO": b"EHLO a\r\n" * 8000,
-    "STARTTLS": b"STARTTLS\r\n" * 8000,
-    "a line": b"x" * 65536,
-    "empty lines": b"\r\n" * 30000,
-    "NULs": b"\0" * 65536,
-    "CRs": b"\r" * 65536,
-}
-
-
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", floods.COMMANDS)
 def test_clients_that_never_end_cost_nobody_else(arena: Arena, name: str) -> None:
     def answers_nothing(peer: Peer) -> None:
         peer.send(BANNER)
@@ -248,7 +225,7 @@ def test_clients_that_never_end_cost_nobody_else(arena: Arena, name: str) -> Non
 
     with arena.besieged(), ExitStack() as stack:
         clients = [stack.enter_context(pours(script)) for script in (answers_nothing, reads_nothing, answers_all)]
-        together([lambda c=client: pour(c, CLIENTS[name], 0.6) for client in clients])  # and they read nothing
+        together([lambda c=client: pour(c, floods.COMMANDS[name], 0.6) for client in clients])  # and they read nothing
         assert arena.running.memory - arena.memory < MAX_GROWTH
 
 
