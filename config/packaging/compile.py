@@ -45,6 +45,8 @@ COMPILED = {
     "proxy/daemon/admin/figures/counters.py": "a dozen additions a session",
 }
 NEEDS = ("twisted", "pyopenssl", "service-identity", "mypy", "mypy-zope", "setuptools")  # pinned by the tests' lock
+# Nobody looks into the library from outside, so its functions may be inlined and need no table to be called by.
+FLAGS = ["-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt"]
 NO_SOURCE = (".*", "__pycache__", "build", "dist")
 LIBRARY = "proxy.compiled"  # one shared library, proxy/compiled__mypyc.*.so, so that calls between modules are C calls
 
@@ -63,6 +65,7 @@ def compiled(root: Path, build: Path) -> dict[str, str]:
     import setuptools  # before mypyc, which looks whether it is there
     from mypyc.build import mypycify
 
+    os.environ.setdefault("LDSHARED", "cc -shared")  # without the search paths that a Python of one's own was linked with
     before = os.getcwd()
     os.chdir(root)  # mypyc writes the sources' names into its tracebacks as it finds them
     try:
@@ -72,6 +75,8 @@ def compiled(root: Path, build: Path) -> dict[str, str]:
             target_dir=str(build / "c"),
             debug_level="0",
         )
+        for extension in extensions:
+            extension.extra_compile_args += FLAGS
         distribution = setuptools.Distribution({"name": "ehlo-proxy", "ext_modules": extensions})
         command: Any = distribution.get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(build / "lib"), str(build / "temp")
