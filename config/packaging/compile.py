@@ -65,7 +65,7 @@ def compiled(root: Path, build: Path) -> dict[str, str]:
     import setuptools  # before mypyc, which looks whether it is there
     from mypyc.build import mypycify
 
-    os.environ.setdefault("LDSHARED", "cc -shared")  # without the search paths that a Python of one's own was linked with
+    os.environ.setdefault("LDSHARED", "cc -shared")  # without the search paths of a Python of one's own
     before = os.getcwd()
     os.chdir(root)  # mypyc writes the sources' names into its tracebacks as it finds them
     try:

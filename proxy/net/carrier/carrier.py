@@ -54,7 +54,7 @@ class Carrier:
         self.connected_to: Server | None = None  # the last one
         self.dial: Dial | None = None
         recorder = route.recorders.begin(story, now) if route.recorders is not None else None
-        self.onlooker = Onlooker(story, recorder, self._hellos_seen)
+        self.onlooker = Onlooker(story, recorder, route.observer)
         self.telling = Telling(route, story, self.onlooker)
         self.securing: Securing | None = None
         self.due: float | None = None  # what `deadlines` knows
@@ -296,9 +296,6 @@ class Carrier:
         if type(action) is EhloReplied and self.dial is not None:
             self.dial.succeeded()
         self.telling.tell(action)
-
-    def _hellos_seen(self, version: str, sni: str, cipher: str) -> None:
-        self.route.observer.tls_started(self.story, "passthrough", version, sni, cipher, "", 0.0)
 
     def forget_session(self) -> None:
         """Nothing is read any more."""

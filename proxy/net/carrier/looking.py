@@ -8,9 +8,8 @@ clear, and says at the end whether the handshake is known never to have come to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.tls.client_hello import TlsRecordPeek
 
@@ -22,16 +21,24 @@ if TYPE_CHECKING:
 HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
 
 
+class Hears(Protocol):
+    """Who is told what the hellos said (`proxy.net.observer.Observer`)."""
+
+    def tls_started(
+        self, story: Story, side: str, version: str, sni: str, cipher: str, verified: str, not_after: float
+    ) -> None: ...
+
+
 class Onlooker:
-    """`hellos_seen` is called once, with version, SNI and cipher suite, when both have been read or all is over."""
+    """Tells `hears` once what the two hellos said, when both have been read or all is over."""
 
-    __slots__ = ("_hellos_seen", "_peek", "_recorder", "_story", "_told", "wants")
+    __slots__ = ("_hears", "_peek", "_recorder", "_story", "_told", "wants")
 
-    def __init__(self, story: Story, recorder: Recorder | None, hellos_seen: Callable[[str, str, str], object]) -> None:
+    def __init__(self, story: Story, recorder: Recorder | None, hears: Hears) -> None:
         self._recorder = recorder
         self.wants = False  # what is relayed is to be shown
         self._story = story
-        self._hellos_seen = hellos_seen
+        self._hears = hears  # and not the carrier, so that a session that is over is freed at once
         self._peek: TlsRecordPeek | None = None
         self._told = False
 
@@ -113,4 +120,4 @@ class Onlooker:
         if not self._told and (peek.sni or peek.version):
             self._told = True
             self._story.hellos_seen(peek.version, peek.sni)
-            self._hellos_seen(peek.version, peek.sni, peek.cipher)
+            self._hears.tls_started(self._story, "passthrough", peek.version, peek.sni, peek.cipher, "", 0.0)

@@ -17,8 +17,8 @@ from typing import Final
 MAX_JUNK: Final = 64
 MAX_CREDIT: Final = 1024  # records with data that count for later ones without
 SMALLEST_RECORD: Final = 23  # octets: a header, and in TLS 1.3 the inner type and a tag
-ALERT: Final = 21  # ContentType, RFC 8446 5.1
-APPLICATION_DATA: Final = 23
+APPLICATION_DATA: Final = 23  # ContentType, RFC 8446 5.1
+ALERT_HEADER: Final = b"\x15\x03"  # that of an alert, and the major version
 HEADER: Final = 5
 PROTECTED_ALERTS: Final = (19, 11)  # octets: level, description, content type and a tag of 16, or of 8 (AES-CCM-8)
 PROTECTED_QUIT: Final = 23  # octets: "QUIT\r\n", content type and tag
@@ -35,7 +35,12 @@ def ends_with_alert(data: bytes) -> bool:
     """
     if any(_ends_with_record(data, APPLICATION_DATA, length) for length in PROTECTED_ALERTS):
         return True
-    return any(_ends_with_record(data, ALERT, length) for length in range(2, LONGEST_ALERT))
+    at = data.find(ALERT_HEADER, max(0, len(data) - HEADER - LONGEST_ALERT))
+    while 0 <= at <= len(data) - HEADER - 2:
+        if data[at + 3] << 8 | data[at + 4] == len(data) - at - HEADER:
+            return True
+        at = data.find(ALERT_HEADER, at + 1)
+    return False
 
 
 def ends_with_refusal(data: bytes) -> bool:
@@ -54,8 +59,8 @@ def ends_with_refusal(data: bytes) -> bool:
 
 
 def _ends_with_record(data: bytes, kind: int, length: int) -> bool:
-    header = data[-HEADER - length : -length]
-    return len(header) == HEADER and header[:2] == bytes((kind, 3)) and header[3:] == length.to_bytes(2, "big")
+    at = len(data) - HEADER - length
+    return at >= 0 and data[at] == kind and data[at + 1] == 3 and data[at + 3] << 8 | data[at + 4] == length
 
 
 class Records:
