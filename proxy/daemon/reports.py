@@ -56,11 +56,12 @@ def found_in(findings: tuple[Finding, ...]) -> tuple[tuple[str, bool], ...]:
 class _Open:
     """What is kept of a session that runs, for its counters and so that it says nothing twice."""
 
-    __slots__ = ("from_client", "from_server", "offered", "starttls", "told")
+    __slots__ = ("from_client", "from_server", "greeted", "offered", "starttls", "told")
 
     def __init__(self) -> None:
         self.from_client = 0  # bytes that were counted already
         self.from_server = 0
+        self.greeted = False  # an EHLO was taken
         self.offered = False  # STARTTLS
         self.starttls = ""  # what became of it
         self.told: tuple[str, ...] = ()  # the phases whose findings were told
@@ -152,6 +153,10 @@ class Reports:
         for one in found:
             counts.found(one)
         state = self.destinations.state(story.route, story.destination_name, story.destination)
+        if session.greeted and result.refused and result.before[:1] and result.before[0][:1] == b"5":
+            told = {"findings": ("ehlo-repeat-refused",), "before": list(result.before), "after": list(result.after)}
+            self._found_late(story, "info", {**told, "repaired": (), "phase": "again"})
+        session.greeted = session.greeted or not result.refused
         if state.ehlo(result, found, self._now(), phase) and session.may_tell(phase):
             fields: dict[str, object] = {
                 "findings": [finding for finding, _repaired in found],
@@ -300,14 +305,17 @@ class Reports:
     def _found_late(self, story: Story, level: str, told: dict[str, object]) -> None:
         """What was found outside of EHLO replies: like the findings of a reply, in the same form.
 
-        EHLO lines that came after their reply was over, which the destination's state has; and a client's bad name."""
+        EHLO lines that came after their reply was over, which the destination's state has; a client's bad name; a
+        STARTTLS that was offered and not taken; a second EHLO that was refused."""
+        phase = str(told.get("phase"))
+        if phase == "starttls" and not self._of(story).offered:
+            return  # the client said it for all that; nobody may expect more
         repaired = bool(told.get("repaired"))
         findings = told.get("findings")
         ids = [str(finding_id) for finding_id in findings] if isinstance(findings, (list, tuple)) else []
         found = [(finding_id, repaired) for finding_id in ids]
         for one in found:
             self.metrics.route(story.route).found(one)
-        phase = str(told.get("phase"))
         state = self.destinations.state(story.route, story.destination_name, story.destination)
         # A name that goes on as it came is told of once a destination: the same device says it with every mail.
         if (state.late(found) or (phase == "client" and repaired)) and self._of(story).may_tell(phase):

@@ -371,3 +371,50 @@ def test_stderr_that_is_closed_does_not_stop_the_mail() -> None:
                 assert send_mail(client) == b"250 2.0.0 taken\r\n"
         running.signal(signal.SIGTERM)
         assert running.process.wait(5) == 0
+
+
+def test_what_is_wrong_beside_the_reply_is_told_and_counted_where_a_session_shows_it() -> None:
+    """STARTTLS that is offered and not taken, by a refusal or by another code, and a second EHLO that is refused."""
+
+    def server(peer: Peer) -> None:
+        peer.send(BANNER)
+        hellos = 0
+        while True:
+            verb = peer.line()[:4]
+            hellos += verb == b"EHLO"
+            if verb == b"EHLO":
+                peer.send(GOOD if hellos == 1 else b"503 5.5.1 twice\r\n")
+            elif verb == b"STAR":
+                peer.send(b"454 4.7.0 not now\r\n" if not server_was_asked else b"250 yes\r\n")
+                server_was_asked.append(True)
+            else:
+                peer.send(b"221 bye\r\n")
+                return
+
+    server_was_asked: list[bool] = []
+    with ScriptedServer(server) as one, proxy(one.port, admin=True) as running:
+        for _ in range(3):
+            with connect(running.port) as client:
+                greet(client)
+                client.say(b"STARTTLS")
+                assert client.say(b"EHLO again.example")[:3] == b"503"
+                client.say(b"QUIT")
+        running.wait_for("session-end", count=3)
+        told = running.of("ehlo-findings")
+        assert [(one["findings"], one["phase"], one["before"]) for one in told] == [
+            (["starttls-refused"], "starttls", ["454 4.7.0 not now"]),
+            (["ehlo-repeat-refused"], "again", ["503 5.5.1 twice"]),
+            (["starttls-reply-code"], "starttls", ["250 yes"]),
+        ]
+        for finding, count in (("starttls-refused", 1), ("starttls-reply-code", 2), ("ehlo-repeat-refused", 3)):
+            assert running.metric("ehlo_proxy_findings_total", finding=finding, repaired="false") == count
+
+
+def test_a_starttls_that_was_not_offered_is_no_finding() -> None:
+    with ScriptedServer(Mailbox(b"250 mail.example\r\n")) as one, proxy(one.port) as running:
+        with connect(running.port) as client:
+            greet(client)
+            client.say(b"STARTTLS")
+            client.say(b"QUIT")
+        running.wait_for("session-end")
+        assert not running.of("ehlo-findings")

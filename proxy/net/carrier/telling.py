@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.smtp.reply.replies import code_of
 from proxy.smtp.session.events import (
     EhloReplied,
     Found,
@@ -46,6 +47,10 @@ class Telling:
 
     def _starttls_answered(self, action: StarttlsAnswered) -> None:
         self._route.observer.starttls_answered(self._story, action.result)
+        if action.reply:
+            line = action.reply.split(b"\n", 1)[0].rstrip(b"\r")
+            finding = "starttls-refused" if code_of(line) >= 400 else "starttls-reply-code"
+            self._found_something(Found(finding, (line,), False, (line,), "starttls"))
 
     def _injected(self, action: Injected) -> None:
         self._route.observer.injected(self._story, action.event, action.detail)

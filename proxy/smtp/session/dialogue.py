@@ -370,7 +370,7 @@ class Dialogue:
         # Clients go by the first code or by the last.
         if self.server.last_code != 220 and code_of(lines) != 220:
             if not ours:
-                self.talk.tell(StarttlsAnswered("refused"))
+                self.talk.tell(StarttlsAnswered("refused", lines))
                 self.talk.to_client(lines)
                 return
             self.errands.starttls_refused(lines, private, self.draining)

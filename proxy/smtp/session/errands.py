@@ -146,7 +146,7 @@ class Errands:
     def starttls_refused(self, lines: bytes, private: bool, draining: bool) -> None:
         """The server will not have TLS with the proxy: 454, and then clear only where the operator allows it."""
         cause = f"the server refused STARTTLS: {lines.split(_LF, 1)[0].strip().decode('latin-1')}"
-        self._talk.tell(StarttlsAnswered("refused"))
+        self._talk.tell(StarttlsAnswered("refused", lines))
         refusal = self._bridge.starttls_refused(cause, private)
         if refusal is not None or private:
             self._ends.refuse(refusal)

@@ -9,7 +9,7 @@ one takes 0.5 us, and is never compiled.  They are not written to either.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.smtp.reply.repair import RepairResult
 
@@ -111,12 +111,14 @@ class EhloReplied:
 
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class StarttlsAnswered:
-    """To be told: `result` is accepted, refused, injection or failed."""
+    """To be told: `result` is accepted, refused, injection or failed.  `reply`: the server's, when it has refused."""
 
     result: str
+    reply: bytes = field(default=b"", compare=False)
 
-    def __init__(self, result: str) -> None:
+    def __init__(self, result: str, reply: bytes = b"") -> None:
         self.result = result
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,14 @@ def test_every_metric_has_its_name_type_and_labels() -> None:
     }
 
 
-SHOWN = (*CATALOGUE, "keyword-incomplete", "client-name-invalid")  # by sessions
+SHOWN = (
+    *CATALOGUE,
+    "keyword-incomplete",
+    "client-name-invalid",
+    "starttls-refused",
+    "starttls-reply-code",
+    "ehlo-repeat-refused",
+)  # by sessions
 
 
 def test_every_series_of_a_configured_route_is_there_at_0_from_the_start() -> None:

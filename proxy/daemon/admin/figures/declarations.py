@@ -15,8 +15,11 @@ OUTCOMES = (
     "completed", "client-closed", "client-reset", "server-closed", "server-reset", "refused", "unreachable", "timeout",
     "tls-failed", "injection", "aborted", "error",
 )  # fmt: skip
-# Of what is wrong beside a reply's form a session shows these two; `probe` alone asks for the rest.
-FINDINGS_OF_SESSIONS = (*CATALOGUE, "keyword-incomplete", "client-name-invalid")
+# Of what is wrong beside a reply's form a session shows these; `probe` alone asks for the rest.
+FINDINGS_OF_SESSIONS = (
+    *CATALOGUE, "keyword-incomplete", "client-name-invalid", "starttls-refused", "starttls-reply-code",
+    "ehlo-repeat-refused",
+)  # fmt: skip
 WELL = frozenset(("completed", "client-closed", "client-reset", "server-closed"))
 """Outcomes that are no failure of the session; a `server-closed` where the proxy had to say 421 is a warning all the
 same, but counts here with the others."""
