@@ -213,6 +213,21 @@ def half_a_handshake(ground: Field) -> None:
         ground.wait(1.0)
 
 
+def hellos_at_once(ground: Field) -> None:
+    """Two hundred connections first, then one hello on all of them: no work for us, a signature each for the proxy."""
+    outgoing = ssl.MemoryBIO()
+    tls = ground.keys.client().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="mail.domain1.com")
+    with contextlib.suppress(ssl.SSLError):
+        tls.do_handshake()
+    said = outgoing.read()
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(connect(ground.port)) for _ in range(200)]
+        for client in waiting:
+            client.sock.send(said)
+            ground.hits += 1
+        ground.wait(0.5)
+
+
 def hello_without_end(ground: Field) -> None:
     client, _ = hello(ground.port)
     with client:

@@ -40,7 +40,7 @@ def main() -> int:
     }
     servers.prepare()
     found: dict[str, dict[int, Seen | str]] = {name: {} for name in chosen}
-    ours = root().issue(NAME)
+    ours = root().issue(NAME, with_rsa=True)
     with tempfile.TemporaryDirectory(prefix="ehlo-attacks-") as folder:
         keys = Keys(Path(folder))
         for workers in options.workers:

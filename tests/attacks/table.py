@@ -102,6 +102,9 @@ SLOW: Final = {
         bridge={"client": "implicit"},
     ),
     "hellos that nobody finishes": Attack(clients.half_a_handshake, servers.good, 3, bridge={}),
+    "hundreds of hellos at once": Attack(
+        clients.hellos_at_once, servers.good, 4, bridge={"client": "implicit"}, worst=True
+    ),
     "a client's hello without an end": Attack(clients.hello_without_end, servers.good, 4, bridge={}),
     "a server's hello an octet at a time": Attack(
         clients.asks_for_tls, servers.hello_answered_byte_by_byte, 10, bridge={}

@@ -32,7 +32,7 @@ class Stages:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._ours = root().issue(NAME)
+        self._ours = root().issue(NAME, with_rsa=True)
         self._stack = ExitStack()
         self._open: tuple[object, Stage] | None = None
 

@@ -62,7 +62,7 @@ class Sockets(Protocol):
     """Who gives out the sockets' events (`proxy.net.waiting.poller`)."""
 
     def replace(self, fd: int, watched: Watched) -> None: ...
-    def soon(self, watched: Watched) -> None: ...
+    def later(self, watched: Watched) -> None: ...
 
 
 if TYPE_CHECKING:
@@ -114,9 +114,12 @@ class Handshake:
     """One handshake; tells `then` the channel, or the reason why there is none.
 
     Whoever made it keeps it, and then calls `ready` once: what the peer has sent by then makes no event any more.
+
+    A step of it costs OpenSSL up to some milliseconds (a signature of RSA), and the peer nothing where it sends one
+    hello again and again.  So each step is taken when all who want less have had their turn.
     """
 
-    __slots__ = ("_channel", "_connection", "_deadlines", "_over", "_poller", "_then")
+    __slots__ = ("_channel", "_connection", "_deadlines", "_has_waited", "_over", "_poller", "_then")
 
     def __init__(
         self,
@@ -133,6 +136,7 @@ class Handshake:
         self._poller = poller
         self._deadlines = deadlines
         self._over = False
+        self._has_waited = False  # for its turn
         connection.handshake_begins()
         poller.replace(connection.sock.fileno(), self)
         deadlines.at(deadlines.now() + timeout, self)
@@ -147,6 +151,10 @@ class Handshake:
             return
         if not connection.clear_text_is_out():
             return
+        self._has_waited = not self._has_waited
+        if self._has_waited:
+            self._poller.later(self)
+            return
         try:
             done = self._channel.handshake()
         except TlsProblem as problem:
@@ -155,7 +163,8 @@ class Handshake:
         if done:
             self._finish(self._channel, "")
         elif self._channel.more:
-            self._poller.soon(self)
+            self._has_waited = True
+            self._poller.later(self)
 
     def deadline_passed(self, now: float) -> None:
         """It took too long."""

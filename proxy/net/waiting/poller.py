@@ -44,7 +44,7 @@ from proxy.net.waiting.turns import SLOW, Tell, Turns
 
 EVENTS_A_TURN = 64
 LATER_A_TURN = 0.004  # seconds
-LATER_AT_LEAST = 0.05
+LATER_AT_LEAST = 0.03  # an eighth of the time
 REACTORS_WORK = ("_newTimedCalls", "_pendingTimedCalls", "_justStopped")  # without them it is gone back to each time
 
 _THE_REACTOR = "reactor: timers, admin page, signals"
