@@ -109,6 +109,12 @@ def test_from_install_to_a_mail_as_the_readme_says(fresh: Machine, packages: lis
     assert "ok, 1 route" in said
     send(fresh, server)
     assert "outcome=completed" in journal(fresh, "ehlo-proxy")
+    # Units and drop-ins are for the package's own program; the checkout's are for /opt.
+    kept = "/usr/lib/systemd/system/ehlo-proxy* /usr/share/doc/ehlo-proxy/examples/systemd-drop-ins"
+    assert fresh.run(f"grep -r /opt/ {kept} || true") == ""
+    fresh.run("mkdir /etc/systemd/system/ehlo-proxy.service.d; cd /etc/systemd/system/ehlo-proxy.service.d; "
+              "cp /usr/share/doc/ehlo-proxy/examples/systemd-drop-ins/record.conf .; systemctl daemon-reload; "
+              "systemctl restart ehlo-proxy; systemctl reload ehlo-proxy; rm -r ../ehlo-proxy.service.d")  # fmt: skip
     fresh.run("apt-get purge -y ehlo-proxy; systemctl stop server", 120)
     assert not fresh.path("/usr/lib/ehlo-proxy").exists()
     assert fresh.run("systemctl is-active ehlo-proxy || true") == "inactive"
