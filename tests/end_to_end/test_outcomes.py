@@ -19,6 +19,7 @@ from proxy.net.relay.socket_ends import unacknowledged
 from tests.certificates import NAME, root, stranger
 from tests.end_to_end.lab import Lab, case, open_lab, tls_contexts
 from tests.loopback import wait_until
+from tests.proxy_process import allowed
 from tests.scripted import BANNER, BROKEN, Mailbox, Peer, greet
 
 SERVER_TLS, TRUSTING = tls_contexts()
@@ -162,6 +163,21 @@ def test_221_is_completed_whoever_resets_behind_it(lab: Lab) -> None:
         unread(peer)
 
     assert ended(lab, "one", client, Mailbox())["outcome"] == "completed"
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_client_that_is_gone_is_not_read_on_at_the_pace_of_one_that_says_too_much(lab: Lab, reset: bool) -> None:
+    def client(peer: Peer) -> None:
+        greet(peer)
+        peer.send(b"NOOP\r\n" * 6000)  # 12 s at 500 a second
+        peer.take(3000)
+        peer.reset() if reset else peer.close()
+
+    began = time.monotonic()
+    end = ended(lab, "one", client, Mailbox())
+    assert time.monotonic() - began < allowed(3)
+    assert end["by"] == "client"
+    assert end["outcome"] == "client-reset" or (not reset and end["outcome"] == "client-closed")
 
 
 # -- ends and resets that the proxy finds in one turn: it is stopped while they come -----------------------------------

@@ -14,7 +14,7 @@ import select
 from typing import TYPE_CHECKING, Final
 
 from proxy.net.relay.reading import ENDINGS, TOO_FAST, Closing, Reading
-from proxy.net.relay.socket_ends import close_by_reset, unacknowledged
+from proxy.net.relay.socket_ends import close_by_reset, error_of, unacknowledged
 
 if TYPE_CHECKING:
     from proxy.net.tls.channel import TlsChannel
@@ -64,7 +64,7 @@ class Connection(Reading):
         if self.closed or self.securing:
             return
         if mask & select.EPOLLERR:  # told once: it must not be forgotten while what came before is read
-            self.sender.gone()
+            self.sender.unsendable(error_of(self.sock))
         elif mask & _WRITABLE:
             if self.sender.wants_room and self.sender.flush():
                 self._settle()

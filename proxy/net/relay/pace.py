@@ -49,6 +49,11 @@ class Pace:
         """A turn was asked for."""
         self._queued = True
 
+    @property
+    def said_too_much(self) -> bool:
+        """Whether a client has said more commands than are free."""
+        return self._lines > FREE_COMMANDS
+
     def pause_until(self, commands: int, now: float) -> float:
         """When a client that has just said so many commands may say more; 0.0 for at once."""
         beyond = min(commands, self._lines - FREE_COMMANDS)

@@ -147,6 +147,8 @@ class Reading(ABC):
             pass
         elif self._closing is not None:
             self._discard(self._closing)
+        elif self.sender.broken and not self.relaying and self.side == "client" and self._pace.said_too_much:
+            self._finished()  # nobody waits for it: what was said beyond that is not read at its pace
         elif self.paused:
             self._may_read = True
         elif self.channel is not None:

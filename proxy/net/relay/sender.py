@@ -124,7 +124,8 @@ class Sender:
         Linux tells a reset that came behind a FIN as EPIPE, one without as ECONNRESET, and to one call only: the next
         `recv` gives an end in both cases.
         """
-        self.reset_seen = not (isinstance(error, OSError) and error.errno == errno.EPIPE)
+        if not self.broken:
+            self.reset_seen = not (isinstance(error, OSError) and error.errno == errno.EPIPE)
         self.gone()
         if self._feeds is not None:
             self._feeds.lost()

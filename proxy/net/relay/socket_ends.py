@@ -33,6 +33,14 @@ def unread(sock: socket.socket) -> int:
         return 0
 
 
+def error_of(sock: socket.socket) -> OSError:
+    """What has become of the connection (SO_ERROR, socket(7)): EPIPE where a FIN came before the reset."""
+    try:
+        return OSError(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "the connection is gone")
+    except OSError as error:
+        return error
+
+
 def close_by_reset(sock: socket.socket) -> None:
     """Have the close that follows be a reset (SO_LINGER of no time, socket(7))."""
     try:
