@@ -1,4 +1,6 @@
-"""One incoming message, by DATA or by BDAT: pure, for the simulated server.
+"""One incoming message: MAIL, RCPT, then DATA or BDAT.  Pure, for the simulated server.
+
+An `Envelope` takes the commands and gives their replies; behind DATA or BDAT it `awaits` octets and is given them.
 
 DATA (RFC 5321 4.5.2): ends at CRLF . CRLF and at nothing else, so that no other line end can smuggle a message; the
 dot in front of a line is undone, everything else is kept as it came.  BDAT (RFC 3030): so many octets, nothing undone.
@@ -6,9 +8,13 @@ dot in front of a line is undone, everything else is kept as it came.  BDAT (RFC
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 MAX_MESSAGE = 128 * 1024 * 1024  # octets
+MAX_RECIPIENTS = 1000  # Postfix's smtpd_recipient_limit
+
+_PATH = re.compile(rb"(?:FROM|TO):\s*<([^>]*)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +29,19 @@ class Mail:
     client: str
 
 
-class TooBig(Exception):
-    """The message is over `MAX_MESSAGE`: the client's fault; the session can't go on."""
+class OutOfStep(Exception):
+    """The client's fault, behind which octets of a message can't be told from commands; `reply` ends the session."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class TooBig(OutOfStep):
+    """The message is over `MAX_MESSAGE`."""
+
+    def __init__(self) -> None:
+        super().__init__(b"552 5.3.4 Message too big")
 
 
 class DottedMessage:
@@ -81,3 +98,63 @@ class ChunkedMessage:
     @property
     def chunk_is_whole(self) -> bool:
         return self._left == 0
+
+
+class Envelope:
+    """What was said of one message so far: `mail` and `rcpt`, then `data`, or `bdat` for each chunk."""
+
+    __slots__ = ("_message", "_whole", "recipients", "sender")
+
+    def __init__(self) -> None:
+        self.sender: bytes | None = None
+        self.recipients: list[bytes] = []
+        self._message: DottedMessage | ChunkedMessage | None = None
+        self._whole = True  # the chunk that was announced
+
+    def mail(self, argument: bytes) -> bytes:
+        path = _PATH.match(argument)
+        if path is None or self.sender is not None:
+            return b"501 5.5.4 MAIL FROM:<address>, once a message"
+        self.sender = path[1]
+        return b"250 OK"
+
+    def rcpt(self, argument: bytes) -> bytes:
+        path = _PATH.match(argument)
+        if path is None:
+            return b"501 5.5.4 RCPT TO:<address>"
+        if self.sender is None:
+            return b"503 5.5.1 MAIL first"
+        if len(self.recipients) >= MAX_RECIPIENTS:
+            return b"452 4.5.3 Too many recipients"
+        self.recipients.append(path[1])
+        return b"250 OK"
+
+    def data(self) -> bytes:
+        if not self.recipients:
+            return b"503 5.5.1 RCPT first"
+        self._message = DottedMessage()
+        return b"354 End the message with a dot on a line of its own"
+
+    def bdat(self, argument: bytes) -> None:
+        """A chunk follows.  Raises `OutOfStep`."""
+        words = argument.upper().split()
+        if not words or not words[0].isdigit() or words[1:] not in ([], [b"LAST"]):
+            raise OutOfStep(b"501 5.5.4 BDAT size [LAST]")
+        if not self.recipients:
+            raise OutOfStep(b"503 5.5.1 RCPT first")
+        if not isinstance(self._message, ChunkedMessage):
+            self._message = ChunkedMessage()
+        self._message.expect(int(words[0][:12]), words[1:] == [b"LAST"])
+        self._whole = False
+
+    @property
+    def awaits(self) -> bool:
+        """The octets that come next are the message's, not commands."""
+        return isinstance(self._message, DottedMessage) or not self._whole
+
+    def take(self, held: bytearray) -> bytes | None:
+        """The message, when this was its end; what belongs to it is gone from `held`.  Raises `OutOfStep`."""
+        assert self._message is not None
+        data = self._message.take(held)
+        self._whole = isinstance(self._message, ChunkedMessage) and self._message.chunk_is_whole
+        return data

@@ -3,7 +3,7 @@
 `SimulatedServer` is a Twisted factory; give it to `reactor.listenTCP` and see in `on_mail` and `on_command` what came.
 What it understands and how, and its limits, is told in `proxy.tools.simulate.session`; what it says wrongly, in
 `proxy.tools.simulate.replies` and `proxy.tools.simulate.faults`.  An offer of other ALPN protocols than `smtp` is
-ignored, as mail servers do.  It is no server for strangers.
+ignored, as mail servers do.  It is no server for strangers: at most 1000 sessions at a time, each with those limits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from proxy.tools.simulate.incoming import Mail
 from proxy.tools.simulate.replies import GOOD_REPLIES, SimulatedReplies
 from proxy.tools.simulate.session import SimulatedSession
 from proxy.tools.simulate.weak import weaken
+
+MAX_SESSIONS = 1000  # at a time; more get 421
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -75,8 +77,15 @@ class SimulatedServer(Factory):
         self.behind_starttls = behind_starttls
         self.implicit_tls = implicit_tls
         self._connections = 0
+        self._open = 0
 
     def buildProtocol(self, addr: IAddress | None) -> SimulatedSession:
         self._connections += 1
+        self._open += 1
         hides_tls = self.fault.every_other and self._connections % 2 == 0
-        return SimulatedSession(self, f"{getattr(addr, 'host', '')}:{getattr(addr, 'port', '')}", hides_tls)
+        client = f"{getattr(addr, 'host', '')}:{getattr(addr, 'port', '')}"
+        return SimulatedSession(self, client, hides_tls, self._open > MAX_SESSIONS)
+
+    def ended(self) -> None:
+        """A session's connection is no more."""
+        self._open -= 1

@@ -7,30 +7,30 @@ STARTTLS is forgotten (RFC 3207 4.2, CVE-2011-0411).  What a client says while a
 does wrong, where it is told to, is a `proxy.tools.simulate.faults.Fault`; with a largest ClientHello the hello is read
 in clear first, and OpenSSL sees it only when it is to be answered.
 
-Limits: a line of 8 KiB, 10 minutes without a byte, and those of `proxy.tools.simulate.incoming`.
+Limits: a line of 8 KiB, 10 minutes without a byte, an hour in all, and those of `proxy.tools.simulate.incoming`.  A
+client that does not read what it is told, or talks on while a slow reply is on its way, is not read any further.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Shape
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from proxy.smtp.reply.names import is_full_name
 from proxy.tools.simulate.faults import Fault, hello_size
-from proxy.tools.simulate.incoming import ChunkedMessage, DottedMessage, Mail, TooBig
+from proxy.tools.simulate.incoming import Envelope, Mail, OutOfStep
 from proxy.tools.simulate.replies import Piece, SimulatedReplies, without_starttls
 
 MAX_LINE = 8 * 1024
 IDLE_TIMEOUT = 600.0
+SESSION_TIMEOUT = 3600.0
 CLOSE_TIMEOUT = 5.0  # a client that does not answer our close is cut
-
-_PATH = re.compile(rb"(?:FROM|TO):\s*<([^>]*)>", re.IGNORECASE)
 
 
 class Serving(Shape):
@@ -46,18 +46,25 @@ class Serving(Shape):
     on_mail: Callable[[Mail], None]
     on_command: Callable[[bytes], None]
 
+    def ended(self) -> None: ...
 
+
+@implementer(IPushProducer)
 class SimulatedSession(Protocol):
-    """One client's connection.  `hides_tls`: this one is not offered STARTTLS."""
+    """One client's connection.  `hides_tls`: this one is not offered STARTTLS.  `refused`: 421 is all that it gets."""
 
-    def __init__(self, server: Serving, client: str, hides_tls: bool = False) -> None:
+    def __init__(self, server: Serving, client: str, hides_tls: bool = False, refused: bool = False) -> None:
         self._server = server
         self._client = client
         self._held = bytearray()
         self._inside_tls = False
         self._silenced = False  # pieces of a reply are still to be sent: what the client says waits
         self._closing = False
+        self._refused = refused
+        self._full = False  # the client does not read what it is told
+        self._paused = False  # it is not read itself
         self._timer: Any = None  # of silence
+        self._end: Any = None  # of the session as a whole
         self._pause: Any = None  # between two pieces of a reply
         self._hides_tls = hides_tls
         self._hello_awaited = False  # its size is to be known before TLS begins
@@ -72,11 +79,7 @@ class SimulatedSession(Protocol):
         self._reset_mail()
 
     def _reset_mail(self) -> None:
-        self._sender: str | None = None
-        self._recipients: list[str] = []
-        self._message: DottedMessage | None = None
-        self._chunks: ChunkedMessage | None = None
-        self._in_chunk = False
+        self._envelope = Envelope()
 
     # ------------------------------------------------------------------- edge
 
@@ -87,6 +90,11 @@ class SimulatedSession(Protocol):
 
     def connectionMade(self) -> None:
         self._wire.setTcpNoDelay(True)
+        if self._refused:
+            self._close(b"421 4.3.2 Too many sessions")
+            return
+        self._wire.registerProducer(self, True)
+        self._end = self._server.clock.callLater(SESSION_TIMEOUT, self._late)
         self._expect(IDLE_TIMEOUT)
         if self._server.implicit_tls:
             self._start_tls()
@@ -98,13 +106,38 @@ class SimulatedSession(Protocol):
         self._expect(IDLE_TIMEOUT)
         self._held += data
         self._read()
+        self._regulate()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
-        for timer in (self._timer, self._pause):
-            if timer is not None:
+        for timer in (self._timer, self._end, self._pause):
+            if timer is not None and timer.active():
                 timer.cancel()
-        self._timer = self._pause = None
+        self._timer = self._end = self._pause = None
+        self._server.ended()
+
+    def pauseProducing(self) -> None:
+        """Twisted's word for: what is to be sent has piled up."""
+        self._full = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        self._read()
+        self._regulate()
+
+    def stopProducing(self) -> None:
+        self.abort()
+
+    def _regulate(self) -> None:
+        """Read the client, or let it wait."""
+        waits = not self._closing and (self._full or (self._silenced and len(self._held) > MAX_LINE))
+        if waits != self._paused:
+            self._paused = waits
+            if waits:
+                self._wire.pauseProducing()
+            else:
+                self._wire.resumeProducing()
 
     def abort(self) -> None:
         self._closing = True
@@ -112,12 +145,11 @@ class SimulatedSession(Protocol):
 
     def _expect(self, seconds: float) -> None:
         """The next byte, or the end, within so many seconds; else the connection is cut."""
-        if self._timer is not None:
+        if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._server.clock.callLater(seconds, self._late)
 
     def _late(self) -> None:
-        self._timer = None
         self.abort()
 
     def _start_tls(self) -> None:
@@ -158,6 +190,7 @@ class SimulatedSession(Protocol):
             return
         self._say((Piece(pieces[0].data), *pieces[1:]))
         self._read()
+        self._regulate()
 
     def _reply(self, text: bytes) -> None:
         self._wire.write(text + b"\r\n")
@@ -166,6 +199,9 @@ class SimulatedSession(Protocol):
         self._reply(text)
         self._closing = True
         self._held.clear()
+        self._regulate()  # its own end is to be heard
+        if not self._refused:
+            self._wire.unregisterProducer()
         self._wire.loseConnection()
         self._expect(CLOSE_TIMEOUT)
 
@@ -173,17 +209,17 @@ class SimulatedSession(Protocol):
 
     def _read(self) -> None:
         """Take from what is held as much as is whole."""
-        while self._held and not self._silenced and not self._closing:
-            if self._hello_awaited:
-                taken = self._read_hello()
-            elif self._in_chunk:
-                taken = self._read_chunk()
-            elif self._message is not None:
-                taken = self._read_message(self._message)
-            else:
-                taken = self._read_line()
-            if not taken:
-                return
+        taken = True
+        while taken and self._held and not self._silenced and not self._full and not self._closing:
+            try:
+                if self._hello_awaited:
+                    taken = self._read_hello()
+                elif self._envelope.awaits:
+                    taken = self._read_message()
+                else:
+                    taken = self._read_line()
+            except OutOfStep as fault:
+                self._close(fault.reply)
 
     def _read_line(self) -> bool:
         end = self._held.find(b"\n") + 1
@@ -200,31 +236,21 @@ class SimulatedSession(Protocol):
             self._command(line.strip())
         return True
 
-    def _read_message(self, message: DottedMessage) -> bool:
-        try:
-            data = message.take(self._held)
-        except TooBig:
-            self._close(b"552 5.3.4 Message too big")
+    def _read_message(self) -> bool:
+        data = self._envelope.take(self._held)
+        if data is not None:
+            self._accept(data)
+        elif self._envelope.awaits:
             return False
-        if data is None:
-            return False
-        self._accept(data)
-        return True
-
-    def _read_chunk(self) -> bool:
-        assert self._chunks is not None
-        data = self._chunks.take(self._held)
-        if self._chunks.chunk_is_whole:
-            self._in_chunk = False
-            if data is None:
-                self._reply(b"250 OK, go on")
-            else:
-                self._accept(data)
+        else:
+            self._reply(b"250 OK, go on")
         return True
 
     def _accept(self, data: bytes) -> None:
         version = self._wire.getHandle().get_protocol_version_name() if self._inside_tls else ""
-        mail = Mail(self._sender or "", tuple(self._recipients), data, version, self._helo, self._client)
+        sender, recipients = (self._envelope.sender or b"").decode("latin-1"), self._envelope.recipients
+        to = tuple([recipient.decode("latin-1") for recipient in recipients])
+        mail = Mail(sender, to, data, version, self._helo, self._client)
         self._reset_mail()
         self._server.on_mail(mail)
         self._reply(b"250 OK, message accepted")
@@ -282,45 +308,17 @@ class SimulatedSession(Protocol):
             self._reply(b"250 OK")
 
     def _mail(self, argument: bytes) -> None:
-        path = _PATH.match(argument)
-        if path is None or self._sender is not None:
-            self._reply(b"501 5.5.4 MAIL FROM:<address>, once a message")
-            return
-        self._sender = path[1].decode("latin-1")
-        self._reply(b"250 OK")
+        self._reply(self._envelope.mail(argument))
 
     def _rcpt(self, argument: bytes) -> None:
-        path = _PATH.match(argument)
-        if path is None:
-            self._reply(b"501 5.5.4 RCPT TO:<address>")
-        elif self._sender is None:
-            self._reply(b"503 5.5.1 MAIL first")
-        else:
-            self._recipients.append(path[1].decode("latin-1"))
-            self._reply(b"250 OK")
+        self._reply(self._envelope.rcpt(argument))
 
     def _data(self, argument: bytes) -> None:
-        if not self._recipients:
-            self._reply(b"503 5.5.1 RCPT first")
-            return
-        self._message = DottedMessage()
-        self._reply(b"354 End the message with a dot on a line of its own")
+        self._reply(self._envelope.data())
 
     def _bdat(self, argument: bytes) -> None:
-        words = argument.upper().split()
-        if not words or not words[0].isdigit() or words[1:] not in ([], [b"LAST"]):
-            self._close(b"501 5.5.4 BDAT size [LAST]")  # what follows can't be told from commands any more
-        elif not self._recipients:
-            self._close(b"503 5.5.1 RCPT first")
-        else:
-            self._chunks = self._chunks or ChunkedMessage()
-            try:
-                self._chunks.expect(int(words[0][:12]), words[1:] == [b"LAST"])
-            except TooBig:
-                self._close(b"552 5.3.4 Message too big")
-                return
-            self._in_chunk = True
-            self._read_chunk()
+        self._envelope.bdat(argument)
+        self._read_message()  # a chunk of no octets is whole at once
 
     def _rset(self, argument: bytes) -> None:
         self._reset_mail()
