@@ -16,7 +16,7 @@ from proxy.daemon.admin.status import RouteCauses
 RECENT: Final = 3600.0  # seconds
 MANY_IN_ROW: Final = 5
 NEARLY_FULL: Final = 0.9
-NO_CAUSES: Final = RouteCauses("repair", {}, {}, {}, 0.0, 0.0, 0)
+NO_CAUSES: Final = RouteCauses("repair", {}, {}, 0.0, 0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,6 @@ class RouteCauses:
     repair: str  # mode of the repair
     refused: dict[str, int]  # by rule
     failed: dict[str, int]  # by outcome
-    starttls: dict[str, int]  # sessions by result
     served_at: float  # the last session that did what its client came for
     failed_at: float  # the last that failed, was refused, or was turned away by the server
     failed_in_row: int
@@ -253,7 +252,7 @@ def _causes(route: RouteShown, counts: Snapshot) -> RouteCauses:
             failed[outcome] = failed.get(outcome, 0) + count
     refused = {rule: count for rule, count in counts["refusals"].items() if count}
     times = (counts["served_at"], counts["failed_at"], counts["failed_in_row"], counts["unserved_at"])
-    return RouteCauses(route.repair, refused, failed, dict(counts["starttls"]), *times)
+    return RouteCauses(route.repair, refused, failed, *times)
 
 
 def _is_failure(outcome: str) -> bool:

@@ -61,6 +61,10 @@ class Seen:
         found = [*self.banner_findings, *(each for reply in replies for each in reply.result.findings), *self.dialogue]
         return tuple(found)
 
+    def message(self, finding_id: str) -> str:
+        """What is told of that finding; "" where there is none."""
+        return next((finding.message for finding in self.findings if finding.id == finding_id), "")
+
     def has(self, finding_id: str) -> bool:
         return any(finding.id == finding_id for finding in self.findings)
 

@@ -141,11 +141,11 @@ def _faults(seen: Seen) -> Iterator[Fault]:
     if seen.has("ehlo-refused"):
         yield Fault("server", "EHLO is refused where HELO is taken, so no sender can see STARTTLS")
     elif seen.has("client-name-invalid"):
-        message = next(each.message for each in seen.findings if each.id == "client-name-invalid")
         ours = seen.ehlo_name if is_dotted_domain(seen.ehlo_name.encode("ascii", "replace")) else "devices.example"
         line = f"client_name = {json.dumps(ours)}  # a name of yours"
+        told = seen.message("client-name-invalid")
         yield Fault(
-            "passthrough", f"the server refuses senders with a bad name of their own: {message}", (("repair", line),)
+            "passthrough", f"the server refuses senders with a bad name of their own: {told}", (("repair", line),)
         )
     elif reply is not None and reply.result.refused:
         yield Fault("server", f"the server refuses EHLO, and HELO as well: {shown(reply.raw)}")
@@ -171,8 +171,8 @@ def _in_clear(seen: Seen) -> Iterator[Fault]:
         what = "a sender that follows the RFC does not see STARTTLS" if hidden else "senders stumble over it"
         yield Fault("passthrough", f"the EHLO reply is broken ({', '.join(dict.fromkeys(ids))}): {what}")
     if seen.has("starttls-not-steady"):
-        message = next(each.message for each in seen.findings if each.id == "starttls-not-steady")
-        yield Fault("server", f"a sender gets TLS or not, as chance has it: {message}")
+        told = seen.message("starttls-not-steady")
+        yield Fault("server", f"a sender gets TLS or not, as chance has it: {told}")
     masked = not before.offers_starttls and seen.has("keyword-masked")
     if masked:
         yield _masked(seen)
