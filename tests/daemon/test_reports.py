@@ -312,6 +312,19 @@ def test_late_ehlo_lines_are_told_and_counted_as_findings_of_a_reply_are(repaire
     assert daemon.metrics.route("domain1").findings == {("final-line-early", repaired): 1}
 
 
+@pytest.mark.parametrize(("repaired", "told"), [(True, 3), (False, 1)])
+def test_a_clients_bad_name_is_counted_each_time_and_told_once_a_destination_unless_it_was_put_right(
+    repaired: bool, told: int
+) -> None:
+    daemon = Daemon()
+    name = b"EHLO localhost"
+    fields = {"findings": ["client-name-invalid"], "repaired": repaired, "before": [name], "phase": "client"}
+    for _ in range(3):
+        daemon.reports.noticed(daemon.story(), "ehlo-findings", "info", fields)
+    assert [event["findings"] for event in daemon.events()] == [["client-name-invalid"]] * told
+    assert daemon.metrics.route("domain1").findings == {("client-name-invalid", repaired): 3}
+
+
 def test_sessions_are_open_until_they_end() -> None:
     daemon = Daemon()
     stories = [daemon.story() for _ in range(3)]
