@@ -6,7 +6,7 @@ import argparse
 
 from proxy.smtp.faults import LAB
 from proxy.smtp.reply.findings import FINDINGS
-from proxy.tools.files.pages import subcommands
+from proxy.tools.files.pages import subcommands, summaries
 
 
 def completions() -> dict[str, str]:
@@ -58,16 +58,17 @@ def bash() -> str:
         lines.append(
             f'        {name}) COMPREPLY=($(compgen {"-f " if files else ""}-W "{flags} {more}" -- "$word")) ;;'
         )
-    lines += ["    esac", "}", "complete -F _ehlo_proxy ehlo-proxy"]
+    lines += ["    esac", "}", "complete -o filenames -F _ehlo_proxy ehlo-proxy"]
     return "\n".join(lines) + "\n"
 
 
 def zsh() -> str:
     """For zsh: a file `_ehlo-proxy` in a folder of $fpath."""
     lines = ["#compdef ehlo-proxy", "# made by `ehlo-proxy files`", "local -a commands", "commands=("]
-    lines += [f"    {_zsh(f'{name}:{_short(one)}')}" for name, one in subcommands()]
+    lines += [f"    {_zsh(f'{name}:{_bare(_short(name))}')}" for name, _ in subcommands()]
     lines += [")", "if (( CURRENT == 2 )); then", "    _describe command commands", "    return", "fi"]
-    lines += ["case $words[2] in"]
+    # For _arguments the command is the program: else it would be an argument of one that takes none.
+    lines += ["shift words", "(( CURRENT-- ))", "case $words[1] in"]
     for name, one in subcommands():
         lines += [f"    {name})", "        _arguments \\"]
         for action in one._actions:
@@ -79,7 +80,7 @@ def zsh() -> str:
                 lines.append(f"            {_zsh(f'*:{action.dest}:{after}')} \\")
                 continue
             for spelled in action.option_strings:
-                told = "" if action.nargs == 0 else f":{action.metavar or action.dest}:{after}"
+                told = "" if action.nargs == 0 else f":{_bare(action.metavar or action.dest)}:{after}"
                 lines.append(f"            {_zsh(f'{spelled}[{_bare(action.help)}]{told}')} \\")
         lines += ["            && return ;;"]
     return "\n".join([*lines, "esac"]) + "\n"
@@ -89,13 +90,13 @@ def fish() -> str:
     """For fish: a file `ehlo-proxy.fish` in its folder of completions."""
     lines = ["# fish completion for ehlo-proxy, made by `ehlo-proxy files`", "complete -c ehlo-proxy -f"]
     for name, one in subcommands():
-        lines.append(f"complete -c ehlo-proxy -n __fish_use_subcommand -a {name} -d {_fish(_short(one))}")
+        lines.append(f"complete -c ehlo-proxy -n __fish_use_subcommand -a {name} -d {_fish(_short(name))}")
         seen = f'-n "__fish_seen_subcommand_from {name}"'
         for action in one._actions:
             if action.help == argparse.SUPPRESS:
                 continue
             found = words(action)
-            values = "-rF" if found is None else f'-ra "{" ".join(found)}"' if found else "-r"
+            values = "-rF" if found is None else f'-xa "{" ".join(found)}"' if found else "-x"
             if not action.option_strings:
                 if found is None:
                     lines.append(f"complete -c ehlo-proxy {seen} -F")
@@ -109,12 +110,14 @@ def fish() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _short(one: argparse.ArgumentParser) -> str:
-    return " ".join((one.description or "").split()).partition(". ")[0].rstrip(".").replace(":", ",")
+def _short(name: str) -> str:
+    """What the command does, in the words of `--help`."""
+    return summaries()[name]
 
 
-def _bare(text: str | None) -> str:
-    kept = (text or "").partition(" (default")[0].replace("%%", "%")
+def _bare(text: object) -> str:
+    """For zsh: without what has a meaning there."""
+    kept = str(text or "").partition(" (default")[0].replace("%%", "%")
     return " ".join(kept.split()).replace("[", "(").replace("]", ")").replace(":", ",")
 
 

@@ -7,6 +7,7 @@ A page is a text of roff; what it says stands nowhere else than where the progra
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 
 from proxy import __version__
@@ -41,7 +42,9 @@ def commands_page() -> str:
     lines += [roff.section("SYNOPSIS")]
     found = list(subcommands())
     for name, one in found:
-        lines += [".PP", f"\\fBehlo\\-proxy {roff.escaped(name)}\\fR {roff.escaped(usage(one, name))}"]
+        # A break stands between the options, not within one; a choice of several may be broken.
+        shown = re.sub(r"\[[^]|]*\]", lambda found: found[0].replace(" ", "\\ "), roff.escaped(usage(one, name)))
+        lines += [".PP", f"\\fBehlo\\-proxy {roff.escaped(name)}\\fR {shown}".rstrip()]
     lines += [roff.section("DESCRIPTION"), *roff.paragraphs(ABOUT)]
     for name, one in found:
         lines += [roff.section(f"ehlo-proxy {name}"), *roff.paragraphs(one.description or "")]
@@ -55,9 +58,9 @@ def commands_page() -> str:
     lines += [roff.section("ENVIRONMENT")]
     lines += roff.tagged("NO_COLOR", "No colour, whatever the terminal can do.")
     lines += [roff.section("FILES"), *roff.tagged(DEFAULT_CONFIG, "The configuration; see ehlo-proxy.toml(5).")]
-    lines += [roff.section("SEE ALSO"), ".PP"]
+    lines += [roff.section("SEE ALSO")]
     lines += ["\\fBehlo\\-proxy.toml\\fR(5), \\fBehlo\\-proxy\\-findings\\fR(7)"]
-    return "\n".join(lines) + "\n"
+    return roff.page(lines)
 
 
 def settings_page() -> str:
@@ -80,8 +83,8 @@ def settings_page() -> str:
                 lines.append(f'.SS "[{roff.escaped(table)}.{roff.escaped(inner)}]"')
             lines += roff.tagged(f"{path.rpartition('.')[2]} = {written(key)}", key.meaning)
     lines += [roff.section("EXAMPLE"), *roff.literal(EXAMPLE)]
-    lines += [roff.section("SEE ALSO"), ".PP", "\\fBehlo\\-proxy\\fR(1)"]
-    return "\n".join(lines) + "\n"
+    lines += [roff.section("SEE ALSO"), "\\fBehlo\\-proxy\\fR(1)"]
+    return roff.page(lines)
 
 
 def findings_page() -> str:
@@ -96,8 +99,8 @@ def findings_page() -> str:
     lines.append(roff.section("FINDINGS"))
     for one in FINDINGS.values():
         lines += finding(one)
-    lines += [roff.section("SEE ALSO"), ".PP", "\\fBehlo\\-proxy\\fR(1), \\fBehlo\\-proxy.toml\\fR(5)"]
-    return "\n".join(lines) + "\n"
+    lines += [roff.section("SEE ALSO"), "\\fBehlo\\-proxy\\fR(1), \\fBehlo\\-proxy.toml\\fR(5)"]
+    return roff.page(lines)
 
 
 def finding(one: FindingKind) -> list[str]:
@@ -116,6 +119,14 @@ def subcommands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     for action in parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()
+
+
+def summaries() -> dict[str, str]:
+    """The line of each command in `--help`."""
+    for action in parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return {one.dest: one.help or "" for one in action._choices_actions}
+    return {}
 
 
 def spelling(action: argparse.Action) -> str:

@@ -16,7 +16,14 @@ def escaped(text: str) -> str:
 def title(name: str, section: int, version: str, date: str, about: str) -> list[str]:
     """The head of a page, with its NAME section; `date` is YYYY-MM-DD."""
     head = f'.TH {escaped(name).upper()} {section} "{date}" "ehlo\\-proxy {version}"'
-    return [head, ".SH NAME", f"{escaped(name)} \\- {escaped(about)}"]
+    # Ragged on the right, no word parted: at 80 columns options and addresses would be torn apart.
+    return [head, ".ad l", ".nh", ".SH NAME", f"{escaped(name)} \\- {escaped(about)}"]
+
+
+def page(lines: list[str]) -> str:
+    """The whole of it; a heading begins a paragraph by itself."""
+    kept = [line for before, line in zip(["", *lines], lines, strict=False) if (before[:3], line) != (".SH", ".PP")]
+    return "\n".join(kept) + "\n"
 
 
 def section(name: str) -> str:

@@ -95,6 +95,21 @@ def test_the_pages_are_read_without_a_complaint(name: str, tmp_path: Path) -> No
     assert done.stdout.count("\n") > 50
 
 
+@pytest.mark.parametrize("name", sorted(pages.pages()))
+def test_mandoc_finds_nothing_to_warn_of_and_80_columns_are_enough(name: str, tmp_path: Path) -> None:
+    if shutil.which("mandoc") is None:
+        pytest.skip("mandoc is not installed")
+    file = tmp_path / name
+    file.write_text(pages.pages()[name])
+    told = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", file], capture_output=True, text=True, check=False)
+    assert told.stdout + told.stderr == ""
+    shown = subprocess.run(
+        ["mandoc", "-T", "utf8", "-O", "width=80", file], capture_output=True, text=True, check=True
+    ).stdout
+    lines = [re.sub(".\b", "", line) for line in shown.splitlines()]
+    assert [line for line in lines[1:-1] if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("line", [".dot", "'quote", "back\\slash", "--option", "it's `so`", "\\fB"])
 def test_any_text_comes_out_as_it_went_in(line: str) -> None:
     if shutil.which("groff") is None:
@@ -134,3 +149,51 @@ def test_the_other_shells_can_read_theirs(shell: str, made: object) -> None:
     assert callable(made)
     done = subprocess.run([shell, "-n"], input=made(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FISH = "source {file}; complete -C '{line}'"
+ZSH = """
+zmodload zsh/zpty; zpty shell zsh -f -i
+zpty -w shell "PS1=; fpath=({folder} \\$fpath); autoload -U compinit; compinit -u -D; stty -echo; echo RE''ADY"
+until [[ $said = *READY* ]]; do zpty -r shell more && said+=$more; done
+zpty -n -w shell "{line}"$'\\t\\t'; sleep 1.5
+while zpty -r -t shell more; do print -rn -- "$more"; done
+"""
+
+
+def offered(shell: str, line: str, tmp_path: Path) -> str:
+    """What the real shell says when the line is completed."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    for name, text in completions.completions().items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "one.toml").write_text("")
+    script = (FISH if shell == "fish" else ZSH).format(file=tmp_path / "ehlo-proxy.fish", folder=tmp_path, line=line)
+    done = subprocess.run(
+        [shell, "-c", script], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TERM": "xterm"},
+    )  # fmt: skip
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("ehlo-proxy ", ["simulate", "replay"]),
+        ("ehlo-proxy run --", ["--listen", "--record"]),  # a command that takes no argument
+        ("ehlo-proxy simulate --fault hel", ["hello-too-large", "hello-unanswered"]),
+        ("ehlo-proxy explain greeting-not-", ["greeting-not-first", "greeting-not-domain"]),
+        ("ehlo-proxy check on", ["one.toml"]),
+        ("ehlo-proxy probe --format ", ["json", "nagios"]),
+    ],
+)
+def test_zsh_and_fish_complete_what_bash_does(shell: str, line: str, wanted: list[str], tmp_path: Path) -> None:
+    said = offered(shell, line, tmp_path)
+    assert [word for word in wanted if word not in said] == [], said
+
+
+def test_no_file_is_offered_where_an_address_is_wanted(tmp_path: Path) -> None:
+    assert "one.toml" not in offered("fish", "ehlo-proxy run --listen ", tmp_path)
+    assert "one.toml" not in offered("zsh", "ehlo-proxy run --listen ", tmp_path)
+    assert complete("run", "--listen", "READ") == []
