@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import sysconfig
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # Folders mean all of their modules.  What is not here runs once a session or more seldom, is Twisted's or OpenSSL's
-# own work, or has to be patched by tests.
+# own work, or is dearer compiled: `coming_in/listeners.py` meets an exception each time (no more clients), and in
+# compiled code one takes 10,000 instructions, for its traceback.
 COMPILED = {
     "proxy/smtp": "the core: every command and every reply of a session is read here",
     "proxy/net/waiting": "every event of a socket and every deadline goes through here",
     "proxy/net/relay": "every byte does",
     "proxy/net/carrier": "joins the core and the sockets: some thirty calls a session",
-    "proxy/net/coming_in": "each client is admitted here",
+    "proxy/net/coming_in/admission.py": "each client is admitted here",
     "proxy/net/going_out/attempt.py": "each session dials",
     "proxy/net/going_out/dial.py": "... to an address that is known, mostly",
     "proxy/net/going_out/dialer.py": "... of the route's",
@@ -90,8 +92,9 @@ def compiled(root: Path, build: Path) -> dict[str, str]:
 
 
 def cache(root: Path) -> Path:
-    """Where this Python's build lies, so that the next one has less to do."""
-    return root / "build" / f"compiled-{sys.implementation.cache_tag}"
+    """Where this Python's build by these rules lies, so that the next one has less to do."""
+    rules = zlib.crc32(Path(__file__).read_bytes())
+    return root / "build" / f"compiled-{sys.implementation.cache_tag}-{rules:08x}"
 
 
 def copied(root: Path, folder: Path) -> None:

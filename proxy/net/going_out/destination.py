@@ -46,14 +46,23 @@ NAME_NOT_RESOLVED = "4.4.3"
 ROUTING_LOOP = "4.4.6"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class Server:
-    """One address of a target.  `name` is its host name, or the address where none is known."""
+    """One address of a target.  `name` is its host name, or the address where none is known.
+
+    Not frozen, since each session makes one, but never written to.
+    """
 
     name: str
     address: str  # empty while a name has no address
     port: int
     destination: Destination
+
+    def __init__(self, name: str, address: str, port: int, destination: Destination) -> None:
+        self.name = name
+        self.address = address
+        self.port = port
+        self.destination = destination
 
     def __str__(self) -> str:
         """`mx.example.com[192.0.2.1]:25`, `192.0.2.1:25`, `[2001:db8::1]:25` or `mx.example.com:25`."""
