@@ -91,7 +91,9 @@ def test_it_is_small_and_has_the_program_and_no_shell(container: str) -> None:
     (image,) = json.loads(buildah("images", "--json", "localhost/ehlo-proxy-test"))
     number, unit = image["size"].split()
     assert float(number) * {"KB": 0.001, "MB": 1, "GB": 1000}[unit] < MAX_MEGABYTES
-    assert f"ehlo-proxy {__version__}" in inside(container, *PROGRAM, "--version").stdout
+    said = inside(container, *PROGRAM, "--version").stdout
+    assert f"ehlo-proxy {__version__}" in said
+    assert "build: compiled" in said
     assert inside(container, "/bin/sh", "-c", "true").returncode != 0
 
 
