@@ -4,7 +4,7 @@ A reset that comes after an end of either side is a way of closing: Postfix, msm
 bytes unread, and the kernel says a reset for them.  Which came first is known and not guessed:
 
 * An end is a FIN that was received, read or not.  When one side is gone by a reset, the other is read to its end before
-  anything is said.  Of one socket Linux itself tells whether a FIN came before the reset (`proxy.net.relay.reading`).
+  anything is said.  Of one socket it is known whether a FIN came before the reset (`proxy.net.relay.reading`).
 * A side has also ended when it has said so: with 221, or inside TLS that passes through with its close_notify.  Postfix
   as a client sends QUIT and close_notify and closes without a look at the 221; as a server it closes with that
   close_notify unread.  Both are resets, and the FIN of either may never be seen.  A client that has completed the

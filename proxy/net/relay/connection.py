@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 LOOK_AGAIN: Final = 0.02  # seconds between looks at what a peer that is to be reset has acknowledged
 DISCARDED_AT_ONCE: Final = 16384
 READS_A_TURN: Final = 16  # of that size, when all is thrown away
-LOOK: Final = 65536
-LOOKS_AT_MOST: Final = 128  # reads of what nobody takes any more: 8 MiB, more than a socket holds
+LOOK: Final = 65536  # bytes of what nobody takes any more, in one read, and ...
+LOOKS_AT_MOST: Final = 128  # ... so many of them: 8 MiB, more than a socket holds
 
 _READABLE: Final = select.EPOLLIN | ENDINGS
 _WRITABLE: Final = select.EPOLLOUT

@@ -7,6 +7,10 @@ less.
 Inside TLS (bridge mode) the channel gives one record at a time and may hold bytes for which no event will come, so it
 is read until it has nothing; an end may be one without close_notify, which the carrier passes on as such.  A fault
 there (a damaged record, an alert) is taken for a reset: nothing that comes behind it can be believed.
+
+What a socket knows of its end is exact.  Behind a FIN Linux gives an end to every read, also when a reset followed; a
+reset alone is ECONNRESET to one call, and an end to each later one: so an error that a write was told, or that stood
+in an event, is remembered by the `Sender`.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ class Carries(Protocol):
 
 
 class Closing:
-    """One side's end by our own will: until when it may take, and what still comes."""
+    """Our own end of one side: until when it may take, and how much still comes."""
 
     __slots__ = ("_discarded", "abort_at", "resets")
 
@@ -148,7 +152,7 @@ class Reading(ABC):
         elif self._closing is not None:
             self._discard(self._closing)
         elif self.sender.broken and not self.relaying and self.side == "client" and self._pace.said_too_much:
-            self._finished()  # nobody waits for it: what was said beyond that is not read at its pace
+            self._finished()  # nobody is there to wait for the replies, nor to be kept waiting for 500 a second
         elif self.paused:
             self._may_read = True
         elif self.channel is not None:
@@ -291,7 +295,7 @@ class Reading(ABC):
         self._is_over(end_seen=not self.sender.reset_seen, gone=self.sender.broken)
 
     def _reset_came(self) -> None:
-        """Nothing more will come, and there was no end before: behind a FIN Linux gives an end to each read."""
+        """Nothing more will come, and there was no end before."""
         self._is_over(end_seen=False, gone=True)
 
     def _is_over(self, *, end_seen: bool, gone: bool) -> None:

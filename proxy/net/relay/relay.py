@@ -60,7 +60,7 @@ class Flow:
             self._look = None
 
     def came(self, data: bytes) -> None:
-        """This came, for nobody any more."""
+        """This came; it is relayed by the caller, or for nobody any more."""
         self.moved += len(data)
         self.active_at = monotonic()
         self.last_words = (self.last_words + data[-LAST_WORDS:])[-LAST_WORDS:]

@@ -121,8 +121,7 @@ class Sender:
     def unsendable(self, error: Exception) -> None:
         """The peer is gone, or its TLS is; what it said before is still to be read.
 
-        Linux tells a reset that came behind a FIN as EPIPE, one without as ECONNRESET, and to one call only: the next
-        `recv` gives an end in both cases.
+        Linux tells a reset that came behind a FIN as EPIPE, one without as ECONNRESET; after that each call is EPIPE.
         """
         if not self.broken:
             self.reset_seen = not (isinstance(error, OSError) and error.errno == errno.EPIPE)
