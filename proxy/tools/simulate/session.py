@@ -61,7 +61,7 @@ class SimulatedSession(Protocol):
         self._silenced = False  # pieces of a reply are still to be sent: what the client says waits
         self._closing = False
         self._refused = refused
-        self._full = False  # the client does not read what it is told
+        self._full: bool | None = None  # the client does not read what it is told; None before its first octet
         self._paused = False  # it is not read itself
         self._timer: Any = None  # of silence
         self._end: Any = None  # of the session as a whole
@@ -93,7 +93,6 @@ class SimulatedSession(Protocol):
         if self._refused:
             self._close(b"421 4.3.2 Too many sessions")
             return
-        self._wire.registerProducer(self, True)
         self._end = self._server.clock.callLater(SESSION_TIMEOUT, self._late)
         self._expect(IDLE_TIMEOUT)
         if self._server.implicit_tls:
@@ -104,6 +103,9 @@ class SimulatedSession(Protocol):
         if self._closing:
             return
         self._expect(IDLE_TIMEOUT)
+        if self._full is None:  # not before: with TLS from the first byte the banner waits for the client's hello
+            self._full = False
+            self._wire.registerProducer(self, True)
         self._held += data
         self._read()
         self._regulate()
@@ -131,7 +133,7 @@ class SimulatedSession(Protocol):
 
     def _regulate(self) -> None:
         """Read the client, or let it wait."""
-        waits = not self._closing and (self._full or (self._silenced and len(self._held) > MAX_LINE))
+        waits = not self._closing and bool(self._full or (self._silenced and len(self._held) > MAX_LINE))
         if waits != self._paused:
             self._paused = waits
             if waits:
@@ -200,7 +202,7 @@ class SimulatedSession(Protocol):
         self._closing = True
         self._held.clear()
         self._regulate()  # its own end is to be heard
-        if not self._refused:
+        if self._full is not None:
             self._wire.unregisterProducer()
         self._wire.loseConnection()
         self._expect(CLOSE_TIMEOUT)

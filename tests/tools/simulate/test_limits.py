@@ -81,6 +81,7 @@ def test_a_client_that_talks_on_while_a_slow_reply_is_on_its_way_is_not_read() -
 
 def test_a_client_that_does_not_read_is_not_read_either_and_goes_on_where_it_was() -> None:
     session, wire, mails, _ = connected()
+    session.dataReceived(b"NOOP\r\n")
     session.pauseProducing()
     session.dataReceived(BEGUN + b"DATA\r\nx\r\n.\r\n")
     assert (wire.producerState, mails) == ("paused", [])
