@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import proxy
 from proxy.daemon import signals
 
 if TYPE_CHECKING:
@@ -27,11 +28,19 @@ if TYPE_CHECKING:
 
 WORKER = "worker"  # what a parent of several workers starts itself with; not for people
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+OVERWRITTEN = """\
+ehlo-proxy: another package with the import name "proxy", as proxy.py has it, is installed in the same environment and
+has overwritten files of ehlo-proxy in {}.
+Install ehlo-proxy into an environment of its own (docs/install.md): python3 -m venv DIR && DIR/bin/pip install ...
+"""
 MAX_STDIN = 16 * 1024 * 1024  # bytes; a reply over 64 KiB passes unrepaired anyway
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give back its exit code.  `argv` is without the program's name."""
+    if not hasattr(proxy, "__version__"):
+        print(OVERWRITTEN.format(os.path.dirname(__file__)), end="", file=sys.stderr)
+        return 2
     words = sys.argv[1:] if argv is None else argv
     if len(words) == 2 and words[0] == WORKER:
         signals.hold_in_worker()

@@ -215,6 +215,26 @@ def test_the_lock_has_binary_wheels_for_arm64(version: str, tmp_path: Path) -> N
     assert all("aarch64" in name for name in compiled)
 
 
+@pytest.mark.parametrize("theirs", ["from os import path\n__all__ = ['entry_point', 'main']\n", None])
+def test_a_package_that_took_its_import_name_is_told_at_the_start(theirs: str | None, tmp_path: Path) -> None:
+    """proxy.py in the same environment writes over proxy/__init__.py; uninstalled again it leaves none."""
+    copy = tmp_path / "proxy"
+    shutil.copytree(TOP / "proxy", copy, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    if theirs is None:
+        (copy / "__init__.py").unlink()
+    else:
+        (copy / "__init__.py").write_text(theirs)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import sys; from proxy.cli import main; sys.exit(main(['--version']))"],
+        capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "proxy.py" in done.stderr
+    assert str(copy) in done.stderr
+    assert "environment of its own" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def lowest_pins() -> list[str]:
     """The oldest versions that pyproject.toml admits, as requirements."""
     wanted = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["dependencies"]
