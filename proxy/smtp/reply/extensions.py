@@ -28,6 +28,7 @@ class Extension:
 
 
 # ehlo-param = 1*(%d33-126), RFC 5321 4.1.1.1
+_BEHIND_THE_WORD = re.compile(rb"[=:]")
 _NONE = re.compile(rb"")
 # size-value = 1*20DIGIT, RFC 1870 3
 _SIZE = re.compile(rb"(?:[0-9]{1,20})?")
@@ -134,7 +135,5 @@ def fits(word: bytes, parameters: bytes) -> bool:
 
 def cut(word: bytes) -> bytes:
     """The word up to its first `=` or `:`: `STARTTLS=1` and `SIZE:` name a keyword and are none."""
-    for at, octet in enumerate(word):
-        if octet in b"=:":
-            return word[:at]
-    return word
+    found = _BEHIND_THE_WORD.search(word)  # a word has up to 16 KiB, and a loop over it took as long as all the rest
+    return word if found is None else word[: found.start()]
