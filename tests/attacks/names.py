@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -75,6 +76,7 @@ class HostileNames:
     def __init__(self, host: str, answers: Answers) -> None:
         self.answers = answers
         self.asked = 0
+        self._askers: deque[tuple[bytes, tuple[str, int]]] = deque(maxlen=4)
         self._over = threading.Event()
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((host, 53))
@@ -87,14 +89,21 @@ class HostileNames:
         self._udp.setblocking(False)
         self._tcp.setblocking(False)
         while not self._over.is_set():
-            for sock in select.select([self._udp, self._tcp], [], [], 0.1)[0]:
+            ready = select.select([self._udp, self._tcp], [], [], 0.02)[0]
+            for sock in ready:
                 with suppress(OSError):
                     self._over_udp() if sock is self._udp else self._over_tcp()
+            for asked, peer in [] if ready else [*self._askers]:  # again and again, for as long as they wait
+                self._send(asked, peer)
 
     def _over_udp(self) -> None:
-        data, peer = self._udp.recvfrom(4096)
+        asked, peer = self._udp.recvfrom(4096)
         self.asked += 1
-        for answer in self.answers(data):
+        self._askers.append((asked, peer))
+        self._send(asked, peer)
+
+    def _send(self, asked: bytes, peer: tuple[str, int]) -> None:
+        for answer in self.answers(asked):
             with suppress(OSError):
                 self._udp.sendto(answer[:60_000], peer)
 
@@ -124,12 +133,21 @@ def hostile_names(host: str, answers: Answers) -> Iterator[HostileNames]:
         server.close()
 
 
-def interpreter_that_asks(host: str, folder: Path) -> str:
-    """A program that is Python with that name server; it stays the same process."""
+def interpreter_that_asks(host: str, folder: Path, tree: Path) -> str:
+    """A program that is Python in `tree` with that name server; it stays the same process."""
     resolv_conf = folder / "resolv.conf"
     resolv_conf.write_text(f"nameserver {host}\n")
-    program = folder / "python"
-    inside = f'mount --make-rprivate / && mount --bind {resolv_conf} /etc/resolv.conf && exec {sys.executable} "$@"'
-    program.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{inside}' sh \"$@\"\n")
-    program.chmod(0o755)
-    return str(program)
+    mount = f"mount --make-rprivate / && mount --bind {resolv_conf} /etc/resolv.conf"
+    inside = f'{mount} && cd {tree} && exec {sys.executable} "$@"'
+    return _program(folder / "python", f"exec unshare --mount sh -c '{inside}' sh \"$@\"")
+
+
+def interpreter_in(tree: Path, folder: Path) -> str:
+    """A program that is Python in `tree`."""
+    return _program(folder / "python-there", f'cd {tree} && exec {sys.executable} "$@"')
+
+
+def _program(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)

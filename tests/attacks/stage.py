@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.attacks.field import NICE, Attack, Field, attacker
-from tests.attacks.names import hostile_names, interpreter_that_asks
+from tests.attacks.names import hostile_names, interpreter_in, interpreter_that_asks
 from tests.attacks.table import HASTY
 from tests.bridge.parties import Keys, bridge
-from tests.certificates import NAME, Issued
+from tests.certificates import NAME, Issued, root
 from tests.end_to_end.control import Control, control_process
 from tests.end_to_end.flood import flooding
-from tests.proxy_process import Config, Running, route, running_proxy
+from tests.proxy_process import TOP, Config, Running, route, running_proxy
 from tests.scripted import ScriptedServer
 
 NAME_SERVER = "127.9.25.53"
@@ -63,8 +63,7 @@ class Stage:
         ground.running = self.running
         with ExitStack() as stack:
             flood = stack.enter_context(flooding(*attack.flood, seconds=seconds, nice=NICE)) if attack.flood else None
-            if attack.names is not None:
-                stack.enter_context(hostile_names(NAME_SERVER, attack.names))
+            names = stack.enter_context(hostile_names(NAME_SERVER, attack.names)) if attack.names is not None else None
             if flood is not None:
                 port = flood.port
             elif attack.serve is not None:
@@ -88,7 +87,7 @@ class Stage:
             for thread in threads:
                 thread.join(20)
                 assert not thread.is_alive(), "an attacker does not end"
-            done = flood.replies() if flood is not None else ground.hits
+            done = flood.replies() if flood is not None else names.asked if names is not None else ground.hits
         turns = [one["seconds"] for one in self.running.of("slow-turn")[slow:]]
         assert not self.running.of("worker-ended"), "a worker ended"
         assert not self.running.of("worker-hangs"), "a worker hangs"
@@ -128,13 +127,15 @@ def config(workers: int, *routes: Config) -> dict[str, Any]:
 
 
 @contextmanager
-def staged(workers: int, attack: Attack, keys: Keys, ours: Issued) -> Iterator[Stage]:
-    """A proxy that this attack, and those of its kind, can be played on."""
+def staged(workers: int, attack: Attack, keys: Keys, ours: Issued, tree: Path | None = None) -> Iterator[Stage]:
+    """A proxy that this attack, and those of its kind, can be played on; of the source in `tree`, or of this one."""
     with ExitStack() as stack:
         control = stack.enter_context(control_process())
         special: dict[str, Any] = {}
         if attack.names is not None:
-            special["interpreter"] = interpreter_that_asks(NAME_SERVER, Path(keys.folder))
+            special["interpreter"] = interpreter_that_asks(NAME_SERVER, keys.folder, tree or TOP)
+        elif tree is not None:
+            special["interpreter"] = interpreter_in(tree, keys.folder)
         if attack.descriptors:
             special["descriptors"] = attack.descriptors
         started = config(workers, route(control.port, name="control"))
@@ -143,6 +144,29 @@ def staged(workers: int, attack: Attack, keys: Keys, ours: Issued) -> Iterator[S
         control.slowest_since(0)
         yield Stage(running, control, workers, keys, ours)
         control.end()
+
+
+class Stages:
+    """The stage that is open; another is opened where an attack needs one."""
+
+    def __init__(self, keys: Keys, tree: Path | None = None) -> None:
+        self._keys = keys
+        self._ours = root().issue(NAME, with_rsa=True)
+        self._tree = tree
+        self._stack = ExitStack()
+        self._open: tuple[object, Stage] | None = None
+
+    def of(self, attack: Attack, workers: int) -> Stage:
+        wanted = kind(attack), workers
+        if self._open is None or self._open[0] != wanted:
+            self.close()
+            stage = self._stack.enter_context(staged(workers, attack, self._keys, self._ours, self._tree))
+            self._open = wanted, stage
+        return self._open[1]
+
+    def close(self) -> None:
+        self._open = None
+        self._stack.close()
 
 
 def kind(attack: Attack) -> tuple[bool, int]:
@@ -157,14 +181,14 @@ def calm() -> None:
         time.sleep(1)
 
 
-def judged(stage: Stage, attack: Attack, seconds: float) -> Seen:
+def judged(stage: Stage, attack: Attack, seconds: float, again: int = 2) -> Seen:
     """Play it; what is too slow, or so short that nothing was done, is played again once the machine is calm, and that
     one counts: a loop that is held is held each time."""
     seen = stage.play(attack, seconds)
-    for _ in range(2):
+    for _ in range(again):
         if seen.done and seen.slowest < SERVED_WITHIN:
             break
         calm()
         seen = stage.play(attack, seconds if seen.done else 3 * seconds)
-    assert seen.done, "the attackers did nothing"
+    assert seen.done or not again, "the attackers did nothing"
     return seen

@@ -7,16 +7,14 @@ seconds each.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from tests.attacks import servers
 from tests.attacks.names import missing
-from tests.attacks.stage import SERVED_WITHIN, Stage, judged, kind, staged
+from tests.attacks.stage import SERVED_WITHIN, Stages, judged, kind
 from tests.attacks.table import ATTACKS
 from tests.bridge.parties import Keys
-from tests.certificates import NAME, root
 
 pytestmark = [
     pytest.mark.alone,
@@ -25,29 +23,6 @@ pytestmark = [
 ]
 
 SHORT, LONG = 0.8, 10.0  # seconds of each attack
-
-
-class Stages:
-    """The stage that is open; another is opened where an attack needs one."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        self._ours = root().issue(NAME, with_rsa=True)
-        self._stack = ExitStack()
-        self._open: tuple[object, Stage] | None = None
-
-    def of(self, name: str, workers: int) -> Stage:
-        attack = ATTACKS[name]
-        wanted = kind(attack), workers
-        if self._open is None or self._open[0] != wanted:
-            self.close()
-            stage = self._stack.enter_context(staged(workers, attack, self._keys, self._ours))
-            self._open = wanted, stage
-        return self._open[1]
-
-    def close(self) -> None:
-        self._open = None
-        self._stack.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +36,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
 def check(stages: Stages, name: str, workers: int, seconds: float) -> None:
     if ATTACKS[name].names is not None and missing():
         pytest.skip(missing())
-    seen = judged(stages.of(name, workers), ATTACKS[name], seconds)
+    seen = judged(stages.of(ATTACKS[name], workers), ATTACKS[name], seconds)
     print(f"{name}, {workers}: {seen}")
     assert seen.mails
     assert seen.slowest < SERVED_WITHIN, f"a mail took {seen.slowest:.2f} s: {seen}"
