@@ -23,10 +23,10 @@ from pathlib import Path
 from tests.bench import builds, contenders
 from tests.bench.contenders import Build, Contender, running
 
-FEW, MANY = 100, 1100
+FEW, MANY = 100, 700
 BUDGET = Path(__file__).with_name("budget.json")
 MORE = 1.03  # times the budget, from which on it is said
-PATIENCE = 120.0  # seconds for a start: under valgrind all takes some fifty times as long
+PATIENCE = 300.0  # seconds for a start: under valgrind all takes some fifty times as long
 
 
 def instructions(program: Path, folder: Path, build: Build, *, few: int = FEW, many: int = MANY) -> float:
