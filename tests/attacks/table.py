@@ -16,8 +16,8 @@ def _nothing(ground: Field) -> None:
     raise AssertionError("this attack has a program of its own")
 
 
-def _flood(word: str, count: int, *more: str) -> Attack:
-    return Attack(_nothing, at_once=0, flood=(word, str(count), *more), worst=True)
+def _flood(word: str, count: int, *more: str, worst: bool = False) -> Attack:
+    return Attack(_nothing, at_once=0, flood=(word, str(count), *more), worst=worst)
 
 
 def _asked(answers: names.Answers) -> Attack:
@@ -37,11 +37,11 @@ WORST: Final = {
     "DNS: 28 kB with the right number": _asked(names.right_number),
     "DNS: 65,535 records, over TCP": _asked(names.records_without_end),
     "DNS: 2000 datagrams with a wrong number": _asked(names.a_storm_of_small_ones),
-    "20 clients with NOOP": _flood("NOOP", 20),
-    "150 clients with NOOP": _flood("NOOP", 150),
+    "20 clients with NOOP": _flood("NOOP", 20, worst=True),
+    "150 clients with NOOP": _flood("NOOP", 150, worst=True),
     "150 clients with little at a time": _flood("NOOP", 150, "small"),
     "150 clients with RSET": _flood("RSET", 150),
-    "150 clients with EHLO": _flood("EHLO a", 150),
+    "150 clients with EHLO": _flood("EHLO a", 150, worst=True),
     "150 clients with lines for a relay": _flood("MAIL", 150),
     "a DHE group of 10,000 bits": Attack(
         clients.asks_for_tls, servers.dhe(10_000), 4, worst=True,
