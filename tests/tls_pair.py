@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from OpenSSL import SSL
 
-from proxy.net.tls.channel import TlsChannel, client_side, parse_credential
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import client_side, parse_credential
 from proxy.settings import Tls
 from tests.certificates import Issued
 

@@ -175,7 +175,8 @@ class Serving:
         return opened, kept
 
     def _secure(self, route: Route, shared: SharedContexts) -> SecureRoute:
-        from proxy.net.tls.channel import TlsContexts, TlsProblem, memory_deny_write_execute_active
+        from proxy.net.tls.contexts import TlsContexts, memory_deny_write_execute_active
+        from proxy.net.tls.problem import TlsProblem
         from proxy.net.tls.secure import SecureRoute
 
         if sentence := memory_deny_write_execute_active():

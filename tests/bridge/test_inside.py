@@ -13,7 +13,8 @@ import time
 import pytest
 from OpenSSL import SSL
 
-from proxy.net.tls.channel import TlsChannel, server_side
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import server_side
 from proxy.settings import Tls
 from tests.bridge.parties import (
     INSIDE_REPAIRED,

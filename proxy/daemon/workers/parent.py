@@ -85,7 +85,8 @@ class Parent(Daemon):
     def apply(self, settings: Settings) -> None:
         for route in settings.routes:
             if route.tls.mode == "bridge":
-                from proxy.net.tls.channel import TlsContexts, TlsProblem
+                from proxy.net.tls.contexts import TlsContexts
+                from proxy.net.tls.problem import TlsProblem
 
                 try:
                     TlsContexts(route.tls)

@@ -41,38 +41,12 @@ from typing import Final
 
 from OpenSSL import SSL
 
-from proxy.net.tls.contexts import (
-    Credential,
-    KeyLog,
-    NoCommonProtocol,
-    TlsContexts,
-    client_side,
-    memory_deny_write_execute_active,
-    parse_credential,
-    read_credential,
-    server_side,
-)
+from proxy.net.tls.contexts import NoCommonProtocol
 from proxy.net.tls.flight import ServerFlight
-from proxy.net.tls.identity import ChainNotes, Verdict, judge
-from proxy.net.tls.names import Meant, literal_address
+from proxy.net.tls.identity import ChainNotes
+from proxy.net.tls.names import literal_address
 from proxy.net.tls.problem import TlsProblem, explain
 from proxy.net.tls.records import Records
-
-__all__ = [
-    "Credential",
-    "KeyLog",
-    "Meant",
-    "TlsChannel",
-    "TlsContexts",
-    "TlsProblem",
-    "Verdict",
-    "client_side",
-    "judge",
-    "memory_deny_write_execute_active",
-    "parse_credential",
-    "read_credential",
-    "server_side",
-]
 
 MAX_RECORD: Final = 16384  # plaintext of one record, RFC 8446 5.1; OpenSSL's recv never gives more
 PORTION: Final = 4096  # bytes that OpenSSL is given at once: the most of KeyUpdates that one call has to work off

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.net.tls.channel import TlsChannel, TlsContexts, Verdict, judge
-from proxy.net.tls.contexts import offers_dhe
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import TlsContexts, offers_dhe
 from proxy.net.tls.flight import ServerFlight
+from proxy.net.tls.identity import Verdict, judge
 from proxy.net.tls.names import Meant
 from proxy.net.tls.problem import TlsProblem
 

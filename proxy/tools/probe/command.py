@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
 
-from proxy.net.tls.channel import TlsProblem
 from proxy.net.tls.names import literal_address
+from proxy.net.tls.problem import TlsProblem
 from proxy.settings import Destination, Problem, Settings, SettingsError, parse
 from proxy.tools.probe import formats, report
 from proxy.tools.probe.converse import Progress, Seen, look_at

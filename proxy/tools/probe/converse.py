@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from proxy.net.tls.channel import TlsChannel, TlsProblem
+from proxy.net.tls.channel import TlsChannel
 from proxy.net.tls.names import literal_address
+from proxy.net.tls.problem import TlsProblem
 from proxy.smtp.lines import split_lines
 from proxy.smtp.reply.ehlo import split_before_banner
 from proxy.smtp.reply.findings import Finding

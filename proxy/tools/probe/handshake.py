@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL
 
-from proxy.net.tls.channel import server_side
+from proxy.net.tls.contexts import server_side
 from proxy.settings import Tls
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.net.tls.channel import TlsChannel, TlsProblem
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.problem import TlsProblem
 from proxy.smtp.lines import LineBuffer
 from proxy.smtp.reply.ehlo import MAX_LINE, ReplyProgress, line_before_banner
 from proxy.smtp.reply.replies import code_of, ends_reply

@@ -1,9 +1,7 @@
 """A simulated server's side of TLS: its certificate, made at start, and what is weak about it.
 
-Tried with OpenSSL 4.0, which the cryptography package carries.  It still does TLS 1.0 and 1.1 at security level 0 and
-signs a handshake with SHA-1 there.  Two things it can't be made to do as old servers do: it negotiates FFDHE groups by
-RFC 7919, so that 1024 bits are sent only to a client that names no larger group (others get an alert); and the
-cryptography package signs no certificate with SHA-1, so `sha1` is about the handshake alone.
+OpenSSL 4.0, which the cryptography package carries, still does TLS 1.0 and 1.1 at security level 0, and SHA-1 there.
+What it can't be made to do as old servers do stands in docs/faults.md, each of it tried by a test.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.net.tls.channel import TlsChannel, TlsProblem, server_side
-from proxy.net.tls.contexts import offers_dhe
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import offers_dhe, server_side
 from proxy.net.tls.flight import ServerFlight
+from proxy.net.tls.problem import TlsProblem
 from proxy.settings import Tls
 from tests.certificates import NAME
 from tests.dhe import dhe_server

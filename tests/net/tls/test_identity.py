@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
-from proxy.net.tls.channel import TlsChannel, Verdict, judge, server_side
-from proxy.net.tls.identity import ChainNotes, note_chain, spki_sha256
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import server_side
+from proxy.net.tls.identity import ChainNotes, Verdict, judge, note_chain, spki_sha256
 from proxy.net.tls.names import certificate_names, literal_address, name_problem
 from proxy.settings import Tls
 from tests.certificates import ADDRESS, BY_NAME, KINDS, NAME, make, root, self_signed

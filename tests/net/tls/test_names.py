@@ -8,17 +8,11 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL
 
-from proxy.net.tls.channel import (
-    Meant,
-    TlsChannel,
-    TlsContexts,
-    TlsProblem,
-    client_side,
-    judge,
-    parse_credential,
-    server_side,
-)
-from proxy.net.tls.names import MAX_COMPARED, name_problem
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import TlsContexts, client_side, parse_credential, server_side
+from proxy.net.tls.identity import judge
+from proxy.net.tls.names import MAX_COMPARED, Meant, name_problem
+from proxy.net.tls.problem import TlsProblem
 from proxy.net.tls.secure import SecureRoute
 from proxy.settings import Tls
 from proxy.settings.values import Destination

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from proxy.net.tls.channel import MAX_UNSENT, TlsChannel, TlsProblem
+from proxy.net.tls.channel import MAX_UNSENT, TlsChannel
+from proxy.net.tls.problem import TlsProblem
 from proxy.net.tls.records import MAX_JUNK, Records, ends_with_alert, ends_with_refusal
 from tests.certificates import make
 from tests.tls13 import Flooder

@@ -28,17 +28,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from proxy.net.tls import contexts as tls_contexts
-from proxy.net.tls.channel import (
-    TlsChannel,
+from proxy.net.tls.channel import TlsChannel
+from proxy.net.tls.contexts import (
+    SharedContexts,
     TlsContexts,
-    TlsProblem,
     client_side,
-    judge,
     memory_deny_write_execute_active,
     parse_credential,
     server_side,
 )
-from proxy.net.tls.contexts import SharedContexts
+from proxy.net.tls.identity import judge
+from proxy.net.tls.problem import TlsProblem
 from proxy.net.tls.self_signed import make_self_signed
 from proxy.settings import Tls
 from tests.certificates import NAME, make, root
@@ -794,7 +794,8 @@ elif sys.argv[1] == "seccomp":  # systemd before that: mmap with W and X, mprote
     filter = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
     if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filter, 0, 0):
         sys.exit(77)
-from proxy.net.tls.channel import TlsContexts, TlsProblem, memory_deny_write_execute_active
+from proxy.net.tls.contexts import TlsContexts, memory_deny_write_execute_active
+from proxy.net.tls.problem import TlsProblem
 from proxy.settings import Tls
 print(memory_deny_write_execute_active())
 try:
