@@ -104,6 +104,8 @@ def test_the_demo_runs_in_it(container: str) -> None:
 
 def test_a_mail_goes_through_it_with_settings_from_a_file_and_sigterm_ends_it(container: str, tmp_path: Path) -> None:
     port = free_port()
+    root = Path(buildah("mount", container))
+    before = files_of(root)
     with ScriptedServer(Mailbox()) as server:
         file = tmp_path / "ehlo-proxy.toml"
         file.write_text(f'[[route]]\nlisten = ["127.0.0.1:{port}"]\ndestination = ["127.0.0.1:{server.port}"]\n')
@@ -115,6 +117,14 @@ def test_a_mail_goes_through_it_with_settings_from_a_file_and_sigterm_ends_it(co
             assert process.wait(20) == 0
             assert process.stderr is not None
             assert "stopped" in process.stderr.read()
+    assert files_of(root) == before, "a read-only root is enough"
+
+
+def files_of(root: Path) -> dict[str, int]:
+    """Every file with the time of its last change; not what buildah itself lays in while something runs."""
+    mounted = ("etc/ehlo-proxy/ehlo-proxy.toml", "etc/hosts", "etc/resolv.conf", "run/", "dev/", "proc/", "sys/")
+    found = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
+    return {name: path.stat().st_mtime_ns for name, path in found.items() if not name.startswith(mounted)}
 
 
 def test_its_health_is_asked_of_the_proxy_that_accepts_and_of_none_that_drains(container: str, tmp_path: Path) -> None:
