@@ -79,7 +79,11 @@ class Flow:
         for _ in range(TURNS):
             data: bytes | memoryview
             try:
-                data = sock.recv(PIECE) if self.moved <= SHORT else _VIEW[: sock.recv_into(_BUFFER)]
+                if self.moved <= SHORT:
+                    data = sock.recv(PIECE)
+                else:
+                    received = sock.recv_into(_BUFFER)  # by itself: mypyc works out a slice's bound twice
+                    data = _VIEW[:received]
             except BlockingIOError:
                 return ALL
             except OSError:

@@ -118,17 +118,14 @@ def test_nothing_overtakes_what_waits_when_a_direction_goes_on_in_the_kernel(rel
     assert bytes(got) == sent + more
 
 
-def test_the_last_words_are_known_however_they_are_cut_and_also_behind_a_long_relay(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(splice, "BEGIN_AFTER", 100000)
+def test_the_last_words_are_known_however_they_are_cut_and_also_behind_a_long_relay(relay: Relay) -> None:
     for piece in (b"250 ok\r\n22", b"1 by", b"e\r\n"):
         relay.server_far.sendall(piece)
         relay.own.turns(0.03)
     assert relay.server.flow.last_words == b"250 ok\r\n221 bye\r\n"
     assert relay.client_far.recv(100) == b"250 ok\r\n221 bye\r\n"
     relay.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200000)
-    left = 400000
+    left = splice.BEGIN_AFTER + 400000
 
     def comes() -> bool:
         nonlocal left
