@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.clients.lab import Certificates
 from tests.loopback import child, wait_until
 
-START_SECONDS = 15.0
+START_SECONDS = 45.0
 
 MASTER = """\
 {smtpd}cleanup   unix  n  -  n  -  0  cleanup
