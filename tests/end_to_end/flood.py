@@ -102,7 +102,7 @@ class Flood:
         assert self.process.stdout is not None
         told = self.process.stdout.readline()
         self.process.wait(10)
-        return int(told)
+        return int(told or 0)
 
 
 @contextmanager
