@@ -21,7 +21,7 @@ from proxy.net.relay.socket_ends import unread
 TURNS: Final = 8  # pieces one after the other, then others have their turn
 PIECE: Final = 16384  # bytes in one receive; when it is full, more is likely to be there
 SHORT: Final = 65536  # bytes up to which a direction is received in pieces, and nobody asks whether it is a long one
-LAST_WORDS: Final = 512  # bytes: one reply line, RFC 5321 4.5.3.1.5
+LAST_WORDS: Final = 192  # bytes: the last two records of a TLS session that says QUIT (133 octets), or a line of 221
 
 # What a direction that is no longer short is received into, one for all sessions: what is in it has left it when
 # `carry` returns.  A peer that takes nothing has it all waiting, on top of the MAX_PENDING up to which this side is
