@@ -53,6 +53,7 @@ class Stage:
         self.workers = workers
         self.keys = keys
         self.ours = ours
+        self._names = 0
 
     def _config(self, *routes: Config) -> dict[str, Any]:
         return config(self.workers, route(self.control.port, name="control"), *routes)
@@ -98,7 +99,8 @@ class Stage:
     def _route(self, attack: Attack, port: int) -> Config:
         keys: dict[str, Any] = {"name": "attacked", "max_sessions": 5000, "timeouts": HASTY, **attack.keys}
         if attack.names is not None:
-            return route("mail.attacked.example:25", **keys)
+            self._names += 1  # a name that nobody waits for yet
+            return route(f"mail{self._names}.attacked.example:25", **keys)
         if attack.destinations > 1:
             return route(*(f"127.0.1.{n}:{port}" for n in range(1, attack.destinations + 1)), **keys)
         if attack.bridge is None:
