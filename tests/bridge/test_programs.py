@@ -156,7 +156,8 @@ def test_who_sends_by_starttls(sender: Sender, server_side: str, keys: Keys, sta
         # Whoever closes with a close_notify unread does so by a reset.
         assert end["outcome"] in ("completed", "client-reset", "server-reset")
         assert end["tls"] == "bridge"
-    assert server.mails == [STUFFED], said.words
+    [mail] = server.mails
+    assert mail == STUFFED if sender.exact else mail.endswith(STUFFED), said.words
 
 
 @pytest.mark.parametrize("server_side", ["starttls", "implicit", "none"])

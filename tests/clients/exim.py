@@ -109,9 +109,11 @@ def deliver(
     """
     chosen = {"port": str(port), "command_timeout": "15s", "connect_timeout": "15s", "final_timeout": "15s"}
     chosen |= {"hosts_try_dane": "", "tls_sni": NAME, **(options or {})}
-    lines = "".join(f"  {key} = {value}\n" for key, value in chosen.items())
     with tempfile.TemporaryDirectory(prefix="ehlo-exim-") as name:
         folder = Path(name)
+        if trusted := chosen.get("tls_verify_certificates"):  # Exim's own user may not reach where it lies
+            chosen["tls_verify_certificates"] = shutil.copyfile(trusted, folder / "trusted.pem").as_posix()
+        lines = "".join(f"  {key} = {value}\n" for key, value in chosen.items())
         (folder / "config").write_text(CONFIG.format(folder=folder, name=NAME, options=lines))
         arguments = ["-C", str(folder / "config"), "-odf", "-i", "-f", sender, recipient]
         done = _in_its_own_world(folder, arguments, message.replace(b"\r\n", b"\n"))
