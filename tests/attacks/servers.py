@@ -57,14 +57,20 @@ def reads_nothing(ground: Field, peer: Peer) -> None:
     ground.wait()
 
 
-def answers_all(ground: Field, peer: Peer) -> None:
+def answers(ground: Field, peer: Peer, to_ehlo: bytes, to_another: bytes) -> None:
+    """These to each line that comes, for as long as the attack lasts."""
     peer.send(BANNER)
     peer.sock.settimeout(0.5)
     while ground.going():
         data = peer.sock.recv(65536)
         if not data:
             return
-        peer.sock.sendall(GOOD * data.count(b"EHLO") + b"250 ok\r\n" * (data.count(b"\n") - data.count(b"EHLO")))
+        ehlo = data.count(b"EHLO")
+        peer.sock.sendall(to_ehlo * ehlo + to_another * (data.count(b"\n") - ehlo))
+
+
+def answers_all(ground: Field, peer: Peer) -> None:
+    answers(ground, peer, GOOD, b"250 ok\r\n")
 
 
 def endless(start: bytes, again: bytes, ehlo: bool) -> Serve:
@@ -93,13 +99,7 @@ def byte_by_byte(ground: Field, peer: Peer) -> None:
 def large_ehlo_replies(ground: Field, peer: Peer) -> None:
     """Ninety-nine lines of 600 octets each time, as often as EHLO is said."""
     reply = b"".join(b"250-A%05d %b\r\n" % (number, b"x" * 600) for number in range(98)) + b"250 END\r\n"
-    peer.send(BANNER)
-    peer.sock.settimeout(0.5)
-    while ground.going():
-        data = peer.sock.recv(65536)
-        if not data:
-            return
-        peer.sock.sendall(reply * data.count(b"EHLO"))
+    answers(ground, peer, reply, b"")
 
 
 def resets(ground: Field, peer: Peer) -> None:

@@ -85,7 +85,8 @@ class Arena:
 
     @contextmanager
     def besieged(self) -> Iterator[None]:
-        """A control session all the time; then everything as it was."""
+        """Assert, of whatever is done inside, that control sessions were served in time all the while, and that
+        afterwards sessions, descriptors and memory are as they were, with no internal error."""
         before = len(self.control.took)
         yield
         slowest = self.control.slowest_since(before)

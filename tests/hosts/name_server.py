@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -16,7 +17,7 @@ Record = dns.Record_A | dns.Record_AAAA | dns.Record_MX
 From = tuple[str, int]
 
 
-class UdpNames:
+class UdpNames(ABC):
     """UDP port 53 of an address, until it is closed; what is done about a question is the heirs'."""
 
     def __init__(self, address: str) -> None:
@@ -30,9 +31,9 @@ class UdpNames:
         self._thread.join(10)
         self._sock.close()
 
+    @abstractmethod
     def asked_for(self, question: dns.Message, name: str, peer: From) -> None:
         """A question about `name` has come: answer it, or don't."""
-        raise NotImplementedError
 
     def send(self, answer: bytes, peer: From) -> None:
         """From the port that was asked; nothing once that is closed."""
