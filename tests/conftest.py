@@ -2,7 +2,8 @@
 
 A test marked `long` or `systemd` is left out unless its option is given; one marked `alone` needs the machine to itself
 (it measures time, or takes many descriptors) and is run by `tests/run` after the others, one at a time. What was left
-out or skipped is said at the end: a missing program must not look like a passed test.
+out or skipped is said at the end: a missing program must not look like a passed test. No test waits for ever: after its
+time (`timeout` in pyproject.toml, more for those two kinds) it fails where it stands.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 OPTIONS = {"long": "--long", "systemd": "--systemd"}
+LONG_TIME = 7200.0
+"""Seconds for a test that takes minutes: an hour of soak, with room."""
 _left_out: Counter[str] = Counter()
 
 
@@ -42,6 +45,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             ),
             "",
         )
+        if any(item.get_closest_marker(mark) for mark in OPTIONS):
+            item.add_marker(pytest.mark.timeout(LONG_TIME))
         if why:
             left_out.append(item)
             _left_out[why] += 1
