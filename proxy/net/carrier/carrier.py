@@ -16,12 +16,12 @@ from proxy.net.carrier.actions import DO
 from proxy.net.carrier.ending import Ends
 from proxy.net.carrier.looking import HANDSHAKE_RECORD, Onlooker
 from proxy.net.carrier.securing import Securing
-from proxy.net.carrier.telling import Telling
+from proxy.net.carrier.telling import TELL
 from proxy.net.going_out.dial import Dial
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.reading import PEER_FULL, SESSION_FULL, Reading
 from proxy.settings.values import host_port
-from proxy.smtp.session.events import Action, EhloReplied, ToClient, ToServer
+from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Carrier:
 
     __slots__ = (
         "client", "connected_to", "dial", "due", "early", "ends", "onlooker", "original", "over",
-        "route", "securing", "server", "session", "story", "telling",
+        "route", "securing", "server", "session", "story",
     )  # fmt: skip
 
     def __init__(self, route: Shared, sock: socket.socket, story: Story, *, trusted: bool) -> None:
@@ -55,12 +55,11 @@ class Carrier:
         self.dial: Dial | None = None
         recorder = route.recorders.begin(story, now) if route.recorders is not None else None
         self.onlooker = Onlooker(story, recorder, route.observer)
-        self.telling = Telling(route, story, self.onlooker)
         self.securing: Securing | None = None
         self.due: float | None = None  # what `deadlines` knows
         self.early = b""  # the beginning of a TLS record that came before the server was connected
         self.original: tuple[str, int] | None = None  # where the client wanted to go, when it was intercepted
-        self.ends = Ends(now, route.settings.timeouts.idle, route.settings.timeouts.half_closed)
+        self.ends = Ends(now, route.settings.timeouts)
         self.over = False
 
     def __str__(self) -> str:
@@ -263,7 +262,7 @@ class Carrier:
                     self.server.sender.write(action.data)  # type: ignore[union-attr]  # told by its type
             else:
                 if untold is not None:
-                    self._tell(untold)
+                    TELL[type(untold)](self, untold)
                 do = DO.get(kind)
                 if do is None:
                     untold = action
@@ -273,7 +272,7 @@ class Carrier:
                 if self.over:
                     return
         if untold is not None:
-            self._tell(untold)
+            TELL[type(untold)](self, untold)
         session = self.session
         if session is not None:
             if session.more_to_read:
@@ -291,11 +290,6 @@ class Carrier:
     def ready(self, mask: int) -> None:
         """The session goes on with what the client has said."""
         self.obey(self.session.read_on(monotonic()) if self.session is not None else [])
-
-    def _tell(self, action: Action) -> None:
-        if type(action) is EhloReplied and self.dial is not None:
-            self.dial.succeeded()
-        self.telling.tell(action)
 
     def forget_session(self) -> None:
         """Nothing is read any more."""

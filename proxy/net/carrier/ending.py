@@ -15,10 +15,13 @@ The time-out of a relay is here as well: nothing either way for too long, or not
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.relay.relay import Flow
 from proxy.net.tls.records import ends_with_alert, ends_with_refusal
+
+if TYPE_CHECKING:
+    from proxy.settings.tables import Timeouts
 
 RESETS: Final = ("client-reset", "server-reset")
 CLOSED: Final = ("client-closed", "server-closed")
@@ -35,14 +38,13 @@ class Side(Protocol):
 class Ends:
     """The ends of one session's two sides."""
 
-    __slots__ = ("_active_at", "_half_closed", "_idle", "_one_has_ended", "first")
+    __slots__ = ("_active_at", "_one_has_ended", "_timeouts", "first")
 
-    def __init__(self, now: float, idle: float, half_closed: float) -> None:
-        """The time-outs of a relay in seconds: no byte either way, and the same after one side has ended."""
+    def __init__(self, now: float, timeouts: Timeouts) -> None:
+        """Of the time-outs `idle` and `half_closed` are used."""
         self._active_at = now  # when something happened that is no byte relayed
         self.first = ""  # client, server: who ended first
-        self._idle = idle
-        self._half_closed = half_closed
+        self._timeouts = timeouts
         self._one_has_ended = False
 
     def came(self, side: str, connection: Side, other: Side | None, reset: bool) -> None:
@@ -87,7 +89,8 @@ class Ends:
 
     def due(self, client: Side, server: Side | None) -> float:
         """When it is too late, if nothing happens."""
-        return self.quiet_since(client, server) + (self._half_closed if self._one_has_ended else self._idle)
+        timeouts = self._timeouts
+        return self.quiet_since(client, server) + (timeouts.half_closed if self._one_has_ended else timeouts.idle)
 
     @property
     def too_late(self) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.net.observer import Story
     from proxy.smtp.reply.repair import RepairResult
 
+MAX_FOUND: Final = 20  # findings outside of an EHLO reply that are told of one session; a server may send them for ever
 HANDSHAKE_RECORD: Final = b"\x16"  # ContentType of RFC 8446 5.1
 
 
@@ -32,7 +33,7 @@ class Hears(Protocol):
 class Onlooker:
     """Tells `hears` once what the two hellos said, when both have been read or all is over."""
 
-    __slots__ = ("_hears", "_peek", "_recorder", "_story", "_told", "wants")
+    __slots__ = ("_found", "_hears", "_peek", "_recorder", "_story", "_told", "wants")
 
     def __init__(self, story: Story, recorder: Recorder | None, hears: Hears) -> None:
         self._recorder = recorder
@@ -41,6 +42,7 @@ class Onlooker:
         self._hears = hears  # and not the carrier, so that a session that is over is freed at once
         self._peek: TlsRecordPeek | None = None
         self._told = False
+        self._found = 0  # outside of EHLO replies
 
     def read(self, from_client: bool, data: bytes, now: float) -> None:
         """The session is about to read this."""
@@ -85,6 +87,11 @@ class Onlooker:
             kept = recorder.wants("client") or recorder.wants("server")
         self.wants = kept or (peek is not None and not peek.done)
         return self.wants
+
+    def finds(self) -> bool:
+        """Something was found outside of an EHLO reply; whether it is still to be told."""
+        self._found += 1
+        return self._found <= MAX_FOUND
 
     def repaired(self, result: RepairResult) -> None:
         """The EHLO reply just read went to the client as this."""

@@ -1,9 +1,12 @@
-"""What the session only tells: the story, the observer and the transcript hear of it, and nothing follows from it."""
+"""What the session only tells: the story, the observer and the transcript hear of it, and nothing follows from it.
+
+One function an action, in one table; `Tells` is what they ask of the carrier.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy.smtp.reply.replies import code_of
 from proxy.smtp.session.events import (
@@ -18,70 +21,68 @@ from proxy.smtp.session.events import (
 if TYPE_CHECKING:
     from proxy.net.carrier.looking import Onlooker
     from proxy.net.carrier.shared import Shared
+    from proxy.net.going_out.dial import Dial
     from proxy.net.observer import Story
 
-MAX_FOUND: Final = 20  # findings outside of an EHLO reply that are told of one session; a server may send them for ever
+
+class Tells(Protocol):
+    """The carrier, as far as something is told of it."""
+
+    route: Shared
+    story: Story
+    onlooker: Onlooker
+    dial: Dial | None
 
 
-class Telling:
-    """Tells of one session."""
-
-    __slots__ = ("_found", "_onlooker", "_route", "_story")
-
-    def __init__(self, route: Shared, story: Story, onlooker: Onlooker) -> None:
-        self._route = route
-        self._story = story
-        self._onlooker = onlooker
-        self._found = 0  # findings outside of an EHLO reply
-
-    def tell(self, action: object) -> None:
-        """One of the actions of `TELL`."""
-        TELL[type(action)](self, action)
-
-    def _ehlo_replied(self, action: EhloReplied) -> None:
-        story = self._story
-        result = action.result
-        story.ehlo_judged(result, self._route.policy.repair.mode)
-        self._route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
-        self._onlooker.repaired(result)
-
-    def _starttls_answered(self, action: StarttlsAnswered) -> None:
-        self._route.observer.starttls_answered(self._story, action.result)
-        if action.reply:
-            line = action.reply.split(b"\n", 1)[0].rstrip(b"\r")
-            finding = "starttls-refused" if code_of(line) >= 400 else "starttls-reply-code"
-            self._found_something(Found(finding, (line,), False, (line,), "starttls"))
-
-    def _injected(self, action: Injected) -> None:
-        self._route.observer.injected(self._story, action.event, action.detail)
-
-    def _found_something(self, action: Found) -> None:
-        if action.repaired:
-            self._story.also_repaired(action.finding)
-        self._found += 1
-        if self._found > MAX_FOUND:
-            return
-        fields: dict[str, object] = {
-            "findings": [action.finding],
-            "repaired": action.repaired,
-            "before": list(action.lines),
-            "after": list(action.after),
-            "phase": action.phase,
-        }
-        self._route.observer.noticed(self._story, "ehlo-findings", "info", fields)
-
-    def _xclient_offered(self, action: XclientOffered) -> None:
-        self._route.say_xclient_remedy(self._story)
-
-    def _said_privately(self, action: SaidPrivately) -> None:
-        self._route.observer.noticed(self._story, "xclient-asked", "debug", {"command": action.line})
+def ehlo_replied(carrier: Tells, action: EhloReplied) -> None:
+    if carrier.dial is not None:
+        carrier.dial.succeeded()
+    route, story, result = carrier.route, carrier.story, action.result
+    story.ehlo_judged(result, route.policy.repair.mode)
+    route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
+    carrier.onlooker.repaired(result)
 
 
-TELL: Final[dict[type[Any], Callable[[Telling, Any], None]]] = {
-    EhloReplied: Telling._ehlo_replied,
-    StarttlsAnswered: Telling._starttls_answered,
-    Injected: Telling._injected,
-    Found: Telling._found_something,
-    XclientOffered: Telling._xclient_offered,
-    SaidPrivately: Telling._said_privately,
+def starttls_answered(carrier: Tells, action: StarttlsAnswered) -> None:
+    carrier.route.observer.starttls_answered(carrier.story, action.result)
+    if action.reply:
+        line = action.reply.split(b"\n", 1)[0].rstrip(b"\r")
+        finding = "starttls-refused" if code_of(line) >= 400 else "starttls-reply-code"
+        found(carrier, Found(finding, (line,), False, (line,), "starttls"))
+
+
+def injected(carrier: Tells, action: Injected) -> None:
+    carrier.route.observer.injected(carrier.story, action.event, action.detail)
+
+
+def found(carrier: Tells, action: Found) -> None:
+    if action.repaired:
+        carrier.story.also_repaired(action.finding)
+    if not carrier.onlooker.finds():
+        return
+    fields: dict[str, object] = {
+        "findings": [action.finding],
+        "repaired": action.repaired,
+        "before": list(action.lines),
+        "after": list(action.after),
+        "phase": action.phase,
+    }
+    carrier.route.observer.noticed(carrier.story, "ehlo-findings", "info", fields)
+
+
+def xclient_offered(carrier: Tells, action: XclientOffered) -> None:
+    carrier.route.say_xclient_remedy(carrier.story)
+
+
+def said_privately(carrier: Tells, action: SaidPrivately) -> None:
+    carrier.route.observer.noticed(carrier.story, "xclient-asked", "debug", {"command": action.line})
+
+
+TELL: Final[dict[type[Any], Callable[[Tells, Any], None]]] = {
+    EhloReplied: ehlo_replied,
+    StarttlsAnswered: starttls_answered,
+    Injected: injected,
+    Found: found,
+    XclientOffered: xclient_offered,
+    SaidPrivately: said_privately,
 }

@@ -10,11 +10,10 @@ that was sent before, or `abort`: it throws away what is on its way.
 
 from __future__ import annotations
 
-import select
 from typing import TYPE_CHECKING, Final
 
-from proxy.net.relay.reading import ENDINGS, TOO_FAST, Closing, Reading
-from proxy.net.relay.socket_ends import close_by_reset, error_of, unacknowledged
+from proxy.net.relay.reading import TOO_FAST, Closing, Reading
+from proxy.net.relay.socket_ends import close_by_reset, unacknowledged
 
 if TYPE_CHECKING:
     from proxy.net.tls.channel import TlsChannel
@@ -24,10 +23,6 @@ DISCARDED_AT_ONCE: Final = 16384
 READS_A_TURN: Final = 16  # of that size, when all is thrown away
 LOOK: Final = 65536  # bytes of what nobody takes any more, in one read, and ...
 LOOKS_AT_MOST: Final = 128  # ... so many of them: 8 MiB, more than a socket holds
-
-_READABLE: Final = select.EPOLLIN | ENDINGS
-_WRITABLE: Final = select.EPOLLOUT
-_DATA: Final = select.EPOLLIN | select.EPOLLOUT
 
 
 class Connection(Reading):
@@ -44,37 +39,7 @@ class Connection(Reading):
         """What comes from here is relayed, unread."""
         self.relaying = True
 
-    # -- what the poller, the deadlines and the sender call ----------------------------------------------------------
-
-    def ready(self, mask: int) -> None:
-        """Something may be possible now."""
-        peer = self._peer
-        if (
-            (mask == _DATA or mask == select.EPOLLIN)
-            and self.relaying
-            and peer is not None
-            and not self.paused
-            and not self.ended
-            and self.channel is None
-            and self.sender.pending is None
-            and peer.flow.pipe is None
-        ):
-            self._relay(peer, True)  # the usual case
-            return
-        if self.closed or self.securing:
-            return
-        if mask & select.EPOLLERR:  # told once: it must not be forgotten while what came before is read
-            self.sender.unsendable(error_of(self.sock))
-        elif mask & _WRITABLE:
-            if self.sender.wants_room and self.sender.flush():
-                self._settle()
-            if peer is not None and peer.flow.pipe is not None:
-                peer.ready(0)
-        if (mask & _READABLE or not mask) and not self.closed:
-            if not self.ended:
-                self._read(mask)
-            elif self.sender.broken:
-                self._gone()
+    # -- what the deadlines and the sender call ----------------------------------------------------------------------
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours in `ready`: end this session, loudly, and no other."""
@@ -164,18 +129,18 @@ class Connection(Reading):
         if self.closed:
             return
         sender = self.sender
+        nothing_waits = sender.pending is None
+        if nothing_waits and self.ended and self.channel is None and not reset:
+            self.abort(reset=False)  # both have said their last: closing says it for us
+            return
         closing = self._closing = Closing(self._deadlines.now() + abort_after, reset)
         self._carrier = None
         self.flow.give_pipe_back()
         self.relaying = False
         self.paused = 0
-        if sender.pending is None:
-            if reset:
-                self._reset(closing)
-                return
-            if self.ended and self.channel is None:
-                self.abort(reset=False)  # both have said their last: closing says it for us
-                return
+        if reset and nothing_waits:
+            self._reset(closing)
+            return
         if not reset:
             sender.finish(clean=clean)
         if sender.said_all and (self.ended or sender.broken):

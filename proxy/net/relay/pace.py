@@ -20,23 +20,21 @@ WORTH_A_PAUSE: Final = 0.05  # seconds; less is added up
 
 
 class Pace:
-    """What one peer has said so far."""
+    """How one peer goes on that has said more than FREE_COMMANDS lines."""
 
-    __slots__ = ("_free_at", "_lines", "_queued", "piece")
+    __slots__ = ("_free_at", "_queued", "piece")
 
     def __init__(self) -> None:
         self.piece = PIECE  # how many bytes the session is given at once
-        self._lines = 0  # that the session has read
         self._free_at = 0.0  # when the commands beyond FREE_COMMANDS are paid for
         self._queued = False  # waits for a turn behind all who want less
 
-    def said(self, data: bytes) -> int:
-        """The session has read this; how many lines it were."""
-        lines = data.count(b"\n")
-        self._lines += lines
-        if self._lines >= MANY_LINES:
+    def said(self, lines: int, of_all: int, now: float) -> float:
+        """So many lines came, `of_all` that have come: when a client that says them may say more, 0.0 for at once."""
+        if of_all >= MANY_LINES:
             self.piece = SMALL_PIECE
-        return lines
+        self._free_at = max(self._free_at, now) + min(lines, of_all - FREE_COMMANDS) * A_COMMAND
+        return self._free_at if self._free_at - now > WORTH_A_PAUSE else 0.0
 
     def has_to_queue(self) -> bool:
         """Whether this peer has said so much that it waits for its turn; it has it when it is asked again."""
@@ -48,16 +46,3 @@ class Pace:
     def queued(self) -> None:
         """A turn was asked for."""
         self._queued = True
-
-    @property
-    def said_too_much(self) -> bool:
-        """Whether a client has said more commands than are free."""
-        return self._lines > FREE_COMMANDS
-
-    def pause_until(self, commands: int, now: float) -> float:
-        """When a client that has just said so many commands may say more; 0.0 for at once."""
-        beyond = min(commands, self._lines - FREE_COMMANDS)
-        if beyond <= 0:
-            return 0.0
-        self._free_at = max(self._free_at, now) + beyond * A_COMMAND
-        return self._free_at if self._free_at - now > WORTH_A_PAUSE else 0.0

@@ -21,9 +21,10 @@ from abc import ABC, abstractmethod
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.net.relay.pace import SMALL_PIECE, TURN, Pace
+from proxy.net.relay.pace import FREE_COMMANDS, PIECE, TURN, Pace
 from proxy.net.relay.relay import ALL, END, RESET, TOO_MUCH, Flow
 from proxy.net.relay.sender import Sender
+from proxy.net.relay.socket_ends import error_of
 from proxy.net.tls.problem import TlsProblem
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ RECORDS_A_TURN: Final = 64  # then others have their turn: 1 MiB
 
 MAX_DISCARDED: Final = 1048576  # bytes of a peer that goes on talking after we have closed
 
-ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_ERROR: Final = select.EPOLLERR
+_WRITABLE: Final = select.EPOLLOUT
+_ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Carries(Protocol):
@@ -79,8 +82,8 @@ class Reading(ABC):
     """One end of a session, as it is read."""
 
     __slots__ = (
-        "_carrier", "_closing", "_deadlines", "_may_read", "_pace", "_peer", "_poller", "channel", "closed", "end_seen",
-        "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
+        "_carrier", "_closing", "_deadlines", "_lines", "_may_read", "_pace", "_peer", "_poller", "channel", "closed",
+        "end_seen", "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
     )  # fmt: skip
 
     def __init__(self, side: str, sock: socket.socket, carrier: Carries, poller: Poller, deadlines: Deadlines) -> None:
@@ -101,7 +104,8 @@ class Reading(ABC):
         self._poller = poller
         self._deadlines = deadlines
         self._peer: Reading | None = None
-        self._pace = Pace()
+        self._lines = 0  # that the session has read
+        self._pace: Pace | None = None  # of one that has said more than is free
         self._may_read = False
 
     def join(self, peer: Reading) -> None:
@@ -145,36 +149,55 @@ class Reading(ABC):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _read(self, mask: int) -> None:
-        """Take what is there, and give it to where it belongs."""
+    def ready(self, mask: int) -> None:
+        """Something may be possible now: take what is there, and give it to where it belongs."""
+        if self.closed or self.securing:
+            return
+        sender = self.sender
+        if mask & _ERROR:  # told once: it must not be forgotten while what came before is read
+            sender.unsendable(error_of(self.sock))
+        elif sender.wants_room and mask & _WRITABLE and not self._goes_on():
+            return
+        if mask == _WRITABLE:
+            return
         if self.ended:
-            pass
+            if sender.broken:
+                self._gone()
         elif self._closing is not None:
             self._discard(self._closing)
-        elif self.sender.broken and not self.relaying and self.side == "client" and self._pace.said_too_much:
+        elif sender.broken and self._pace is not None and not self.relaying and self.side == "client":
             self._finished()  # nobody is there to wait for the replies, nor to be kept waiting for 500 a second
         elif self.paused:
             self._may_read = True
+        elif self.relaying and self.channel is None:
+            self._relay(mask)
+        elif self._pace is not None and not self.relaying and self._pace.has_to_queue():
+            self._turn_over()
         elif self.channel is not None:
             self._read_tls(self.channel, mask)
-        elif self.relaying:
-            if self._peer is not None:
-                self._relay(self._peer, bool(mask and not mask & ENDINGS))
-        elif self._pace.has_to_queue():
-            self._turn_over()
         else:
             self._read_for_session(mask)
+
+    def _goes_on(self) -> bool:
+        """The socket takes more: send what waits.  False when that was the last of it."""
+        if self.sender.flush():
+            self._settle()
+        peer = self._peer
+        if peer is not None and peer.flow.pipe is not None:
+            peer.ready(0)
+        return not self.closed
 
     def _turn_over(self) -> None:
         """There is more to read: in the next turn, behind all who want less."""
         self._may_read = True
-        self._pace.queued()
+        if self._pace is not None:
+            self._pace.queued()
         self._poller.later(self)
 
     def _read_for_session(self, mask: int) -> None:
-        ends_at = monotonic() + TURN
+        ends_at = 0.0
         while True:
-            size = self._pace.piece
+            size = PIECE if self._pace is None else self._pace.piece
             try:
                 data = self.sock.recv(size)
             except BlockingIOError:
@@ -188,37 +211,29 @@ class Reading(ABC):
                 return
             now = monotonic()
             self._received(data, now)
-            if self._has_changed():
+            if self.closed or self._closing is not None:
+                return
+            if self.paused or self.securing:
+                self._may_read = True
                 return
             if self.relaying or self.channel is not None:
                 self._may_read = True
                 self._poller.soon(self)
                 return
             # Without a mask (`soon`) an end may have been told while nothing was read: only EAGAIN says that all is in.
-            if len(data) < size and mask and not mask & ENDINGS:
+            if len(data) < size and mask and not mask & _ENDINGS:
                 self._may_read = False
                 return
-            if now >= ends_at or size == SMALL_PIECE:
+            ends_at = ends_at or now + TURN
+            if now >= ends_at or size < PIECE:
                 break
         self._turn_over()
 
-    def _has_changed(self) -> bool:
-        """Whether what was just read has made this end closed, paused, or a handshake's."""
-        if self.closed or self._closing is not None:
-            return True
-        if self.paused or self.securing:
-            self._may_read = True
-            return True
-        return False
-
     def _read_tls(self, channel: TlsChannel, mask: int) -> None:
-        if not self.relaying and self._pace.has_to_queue():
-            self._turn_over()
-            return
-        only_bytes = mask and not mask & ENDINGS
+        only_bytes = mask and not mask & _ENDINGS
         ends_at = monotonic() + TURN
         for _ in range(RECORDS_A_TURN):
-            size = MAX_RECORD if self.relaying else self._pace.piece
+            size = MAX_RECORD if self.relaying else PIECE if self._pace is None else self._pace.piece
             try:
                 data = channel.recv(size)
             except OSError:
@@ -244,9 +259,12 @@ class Reading(ABC):
             elif self._peer is not None and self._carrier is not None:
                 self.flow.decrypted(data)
                 self._peer.sender.write(data)
-            if self._has_changed():
+            if self.closed or self._closing is not None:
                 return
-            if size == SMALL_PIECE or monotonic() >= ends_at:
+            if self.paused or self.securing:
+                self._may_read = True
+                return
+            if size < PIECE or monotonic() >= ends_at:
                 break
             if only_bytes and len(data) < size and not channel.has_more():
                 self._may_read = False
@@ -259,23 +277,37 @@ class Reading(ABC):
         assert carrier is not None
         if self.side == "server":
             carrier.server_data(data, now)
-            self._pace.said(data)
-            return
-        carrier.client_data(data, now)
-        until = self._pace.pause_until(self._pace.said(data), now)
-        if until and not (self.relaying or self._closing is not None or self.closed or self.securing):
+        else:
+            carrier.client_data(data, now)
+        lines = data.count(b"\n")
+        self._lines += lines
+        if self._lines > FREE_COMMANDS:
+            self._said_much(lines, now)
+
+    def _said_much(self, lines: int, now: float) -> None:
+        """More than any mail begins with: small pieces in turns of their own, and of a client 500 commands a second."""
+        pace = self._pace
+        if pace is None:
+            pace = self._pace = Pace()
+        until = pace.said(lines, self._lines, now)
+        may_pause = not (self.relaying or self._closing is not None or self.closed or self.securing)
+        if until and may_pause and self.side == "client":
             self.pause(TOO_FAST)
             self._deadlines.at(until, self)
 
     # -- relaying ----------------------------------------------------------------------------------------------------
 
-    def _relay(self, peer: Reading, only_bytes: bool) -> None:
-        """Give to the peer what is there; `only_bytes`: the event told of no end."""
+    def _relay(self, mask: int) -> None:
+        """Give to the peer what is there."""
+        peer = self._peer
+        if peer is None:
+            return
         to = peer.sender
         if to.broken:
             # For nobody; the end comes when what the peer said last has been taken, or never, and then in time.
             self._may_read = True
             return
+        only_bytes = mask != 0 and not mask & _ENDINGS  # the event told of no end
         came = self.flow.carry(self.sock, to, only_bytes, peer.channel is None)
         if came == ALL:
             self._may_read = False
@@ -292,13 +324,14 @@ class Reading(ABC):
 
     def _finished(self) -> None:
         """The peer's end was read; it may be gone altogether since."""
-        self._is_over(end_seen=not self.sender.reset_seen, gone=self.sender.broken)
+        sender = self.sender
+        self._is_over(not sender.reset_seen, sender.broken)
 
     def _reset_came(self) -> None:
         """Nothing more will come, and there was no end before."""
-        self._is_over(end_seen=False, gone=True)
+        self._is_over(False, True)
 
-    def _is_over(self, *, end_seen: bool, gone: bool) -> None:
+    def _is_over(self, end_seen: bool, gone: bool) -> None:
         self.ended = True
         self.end_seen = end_seen
         self._may_read = False
@@ -321,10 +354,6 @@ class Reading(ABC):
     # -- what the other half does ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def ready(self, mask: int) -> None:
-        """Something may be possible now (`poller.Watched`)."""
-
-    @abstractmethod
     def failed(self, error: BaseException) -> None:
         """A bug of ours in `ready`."""
 
@@ -339,3 +368,11 @@ class Reading(ABC):
     @abstractmethod
     def _discard(self, closing: Closing) -> None:
         """What comes is for nobody any more."""
+
+    @abstractmethod
+    def _gone(self) -> None:
+        """The peer had ended before; now it is gone altogether."""
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Nothing waits to be sent: do what was to come after."""

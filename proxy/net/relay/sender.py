@@ -44,7 +44,7 @@ class Sender:
 
     __slots__ = (
         "_clean", "_feeds", "_sock", "broken", "channel", "fin_sent", "fin_wanted", "holds_back", "pending",
-        "reset_seen",
+        "reset_seen", "wants_room",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, feeds: Feeds) -> None:
@@ -56,6 +56,7 @@ class Sender:
         self.holds_back = False  # a TLS handshake is under way: what is written waits for it
         self.broken = False  # nothing can be sent here any more
         self.reset_seen = False  # a write said that the peer has reset, without an end before
+        self.wants_room = False  # there is, or may be, something to do when the socket takes more
         self.fin_wanted = False
         self.fin_sent = False
 
@@ -80,16 +81,19 @@ class Sender:
             if sent == len(data):
                 return
             self.pending = bytearray(data[sent:])
+            self.wants_room = True
         if len(self.pending) > MAX_PENDING and self._feeds is not None:
             self._feeds.too_full()
 
     def take(self, pipe: Pipe) -> int:
         """Send what the socket takes of what the pipe holds: how many bytes."""
         try:
-            return pipe.give(self._sock.fileno())
+            sent = pipe.give(self._sock.fileno())
         except OSError as error:
             self.unsendable(error)
             return 0
+        self.wants_room = self.wants_room or pipe.holds > 0
+        return sent
 
     def flush(self) -> bool:
         """Send what waits, then the end that was to follow it.  False while something waits, or nothing can go."""
@@ -116,6 +120,7 @@ class Sender:
             return False
         if self.fin_wanted and not self.fin_sent:
             self._send_fin()
+        self.wants_room = self.channel is not None or self.fin_wanted
         return True
 
     def unsendable(self, error: Exception) -> None:
@@ -136,16 +141,12 @@ class Sender:
         if self._feeds is not None:
             self._feeds.has_room()
 
-    @property
-    def wants_room(self) -> bool:
-        """Whether something is to be done when the socket takes more."""
-        return self.pending is not None or self.fin_wanted or (self.channel is not None and self.channel.unsent)
-
     # -- TLS ---------------------------------------------------------------------------------------------------------
 
     def hold_back(self) -> None:
         """From now on what is written waits: a handshake is under way."""
         self.holds_back = True
+        self.wants_room = True
 
     def handshake_over(self, channel: TlsChannel | None) -> None:
         """What was held back goes through `channel`; None: it was meant for inside TLS, and is forgotten."""
@@ -158,7 +159,7 @@ class Sender:
 
     def finish(self, *, clean: bool) -> None:
         """Half-close once all is sent: FIN, and a close_notify before it if `clean`."""
-        self.fin_wanted = True
+        self.fin_wanted = self.wants_room = True
         self._clean = clean
         if self.pending is None and not self.fin_sent:
             self._send_fin()
