@@ -135,16 +135,13 @@ class Carrier:
 
     def client_data(self, data: bytes, now: float) -> None:
         """Bytes of the client that the session reads."""
-        session, story = self.session, self.story
-        if session is None:
+        session = self.session
+        if session is None or (data[:1] == HANDSHAKE_RECORD and self._tls_from_the_first_byte(data)):
             return
-        if not story.bytes_from_client and data[:1] == HANDSHAKE_RECORD and self._tls_from_the_first_byte(data):
-            return
-        story.client_sent(len(data))
         self.onlooker.read(True, data, now)
         self.obey(session.client_data(data, now))
         if self.session is None:
-            if story.tls == "passthrough":
+            if self.story.tls == "passthrough":
                 self.onlooker.tls_passes(data)  # the ClientHello is what made the session let go
                 self._show()
         elif not session.wants_client:
@@ -156,16 +153,15 @@ class Carrier:
         RFC 8314 3.3; elsewhere these bytes are an unknown command like any other.
         """
         story, server = self.story, self.server
-        if self.route.policy.bridge is not None:
+        if self.client.octets > len(data) or self.route.policy.bridge is not None:
             return False
         if server is None:
             self.early += data
             self.client.pause(SESSION_FULL)
             return True
-        if not story.destination.endswith(IMPLICIT_TLS) or story.bytes_from_server:
+        if not story.destination.endswith(IMPLICIT_TLS) or server.octets:
             return False
         story.passes_through()
-        story.client_sent(len(data))
         self.onlooker.server_let_go(True)
         self.onlooker.tls_passes(data)
         server.let_go()
@@ -177,7 +173,6 @@ class Carrier:
     def server_data(self, data: bytes, now: float) -> None:
         """Bytes of the server that the session reads."""
         if self.session is not None:
-            self.story.server_sent(len(data))
             self.onlooker.read(False, data, now)
             self.obey(self.session.server_data(data, now))
 
@@ -301,6 +296,7 @@ class Carrier:
         """Close the connection to the server without a word."""
         server, self.server = self.server, None
         if server is not None:
+            self.story.server_sent(server.octets)
             server.part()
             server.close(reset=False, abort_after=self.route.settings.timeouts.abort)
         self.client.resume(PEER_FULL)
@@ -346,8 +342,8 @@ class Carrier:
     def tell_flow(self) -> None:
         """How many bytes there were until now, for who counts them while they flow."""
         story, server = self.story, self.server
-        from_server = story.bytes_from_server + (server.flow.moved if server is not None else 0)
-        self.route.observer.bytes_flowed(story, story.bytes_from_client + self.client.flow.moved, from_server)
+        from_server = story.bytes_from_server + (server.octets if server is not None else 0)
+        self.route.observer.bytes_flowed(story, self.client.octets, from_server)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -369,9 +365,9 @@ class Carrier:
             what, who, reason = "tls-failed", self.ends.first or by, failure
         story.ended(what, who, reason)
         self.forget_session()
-        story.client_sent(client.flow.moved)
+        story.client_sent(client.octets)
         if server is not None:
-            story.server_sent(server.flow.moved)
+            story.server_sent(server.octets)
         if self.due is not None:
             route.deadlines.cancel(self)
         if self.dial is not None:

@@ -82,8 +82,8 @@ class Reading(ABC):
     """One end of a session, as it is read."""
 
     __slots__ = (
-        "_carrier", "_closing", "_deadlines", "_lines", "_may_read", "_pace", "_peer", "_poller", "channel", "closed",
-        "end_seen", "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
+        "_carrier", "_closing", "_deadlines", "_lines", "_may_read", "_octets", "_pace", "_peer", "_poller", "channel",
+        "closed", "end_seen", "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
     )  # fmt: skip
 
     def __init__(self, side: str, sock: socket.socket, carrier: Carries, poller: Poller, deadlines: Deadlines) -> None:
@@ -104,7 +104,8 @@ class Reading(ABC):
         self._poller = poller
         self._deadlines = deadlines
         self._peer: Reading | None = None
-        self._lines = 0  # that the session has read
+        self._octets = 0  # that the session has read
+        self._lines = 0  # ... in so many lines
         self._pace: Pace | None = None  # of one that has said more than is free
         self._may_read = False
 
@@ -275,6 +276,7 @@ class Reading(ABC):
         """Bytes of a direction that the session reads."""
         carrier = self._carrier
         assert carrier is not None
+        self._octets += len(data)
         if self.side == "server":
             carrier.server_data(data, now)
         else:
@@ -345,6 +347,11 @@ class Reading(ABC):
     def closing(self) -> bool:
         """Whether nothing more is to be sent but what waits."""
         return self.closed or self._closing is not None
+
+    @property
+    def octets(self) -> int:
+        """How many bytes have come."""
+        return self._octets + self.flow.moved
 
     @property
     def end_was_clean(self) -> bool:
