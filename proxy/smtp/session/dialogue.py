@@ -118,7 +118,7 @@ class Dialogue:
         more = False
         while self._may_read():
             if commands >= left:
-                more = client.closed or client.lines.size > 0
+                more = client.closed or client.lines.held != b""
                 break
             line = client.next()
             if line is None:
@@ -220,7 +220,7 @@ class Dialogue:
         answers = self.answers
         while (said := answers.read()) != Said.NOTHING:
             self.follow(said)
-            if not answers.lines.size:
+            if not answers.lines.held:
                 return  # as always when this has changed the phase: no byte is read by the rules of two
 
     def follow(self, said: int) -> None:
@@ -280,7 +280,7 @@ class Dialogue:
         elif self.bridge.starttls_waits:
             self._answer_starttls()
             self.read_client()
-        elif client.lines.size or client.closed:
+        elif client.lines.held or client.closed:
             self.read_client()
 
     def _go_on_waiting(self) -> None:
@@ -356,9 +356,9 @@ class Dialogue:
         """The server's side has met its policy before its banner was shown: answer in its turn."""
         if self.bridge.waits_to_answer():
             return
-        if self.client.lines.size:
+        if self.client.lines.held:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
-        elif self.answers.lines.size:
+        elif self.answers.lines.held:
             self.ends.injected("starttls-response-injection", "bytes of the server that answer nothing, before the 220")
         else:
             self.bridge.accept_client()
@@ -374,9 +374,9 @@ class Dialogue:
                 self.talk.to_client(lines)
                 return
             self.errands.starttls_refused(lines, private, self.draining)
-        elif self.answers.lines.size:
+        elif self.answers.lines.held:
             self.ends.injected("starttls-response-injection", "bytes of the server behind its 220 to STARTTLS")
-        elif self.client.lines.size and not private:
+        elif self.client.lines.held and not private:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
         elif ours:
             self.bridge.secure_server()

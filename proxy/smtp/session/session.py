@@ -76,7 +76,7 @@ class Session:
     @property
     def wants_client(self) -> bool:
         """False while so much of the client's waits here that the edge should stop reading."""
-        return self.client.lines.size <= MAX_WAITING
+        return len(self.client.lines.held) <= MAX_WAITING
 
     @property
     def more_to_read(self) -> bool:
@@ -234,7 +234,7 @@ class Session:
             pass
         elif reset:
             dialogue.ends.end(self.server.outcome("client-reset"), "client", reset_server=True)
-        elif phase == Phase.CONNECTING and not client.lines.size and client.waiting is None:
+        elif phase == Phase.CONNECTING and not client.lines.held and client.waiting is None:
             dialogue.ends.end("client-closed", "client")
         elif client.released:
             self.talk.tell(FinishServer())
@@ -256,7 +256,7 @@ class Session:
             if not bridge.clients_turn:
                 dialogue.times.client_may_speak(now)
                 dialogue.after_reply()
-            elif self.client.lines.size:
+            elif self.client.lines.held:
                 dialogue.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
                 dialogue.read_client()
             else:

@@ -244,7 +244,7 @@ class Answers:
             said = self._late(line, None)
             if said != Said.NOTHING:
                 return said
-        return -1 if self.lines.size else Said.NOTHING
+        return -1 if self.lines.held else Said.NOTHING
 
     # -- lines without an end ----------------------------------------------------------------------------------------
 

@@ -80,8 +80,8 @@ class Held:
     def keep_whole(self, lines: LineBuffer, banner: bytes) -> bool:
         """Take in all that is there, if it is a reply whose end leaves no doubt: what `add` finds line by line, kept
         from the last time that the same was read."""
-        raw = lines.whole
-        if not raw or len(raw) > MAX_RECALLED or not _recalled(raw, banner):
+        raw = lines.held
+        if raw[-1:] != b"\n" or len(raw) > MAX_RECALLED or not _recalled(raw, banner):
             return False
         self._lines.append(raw)
         lines.take_pending()

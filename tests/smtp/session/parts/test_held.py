@@ -55,8 +55,8 @@ def test_a_reply_whose_end_leaves_no_doubt_is_taken_at_once_and_no_other(raw: by
         assert (held.last_code, held.take()) == (line_by_line.last_code, line_by_line.take())
 
 
-def test_what_is_in_pieces_or_long_is_read_line_by_line() -> None:
-    for pieces in ([GOOD[:9], GOOD[9:]], [GOOD, b"2"], [GOOD[:-1] + b" " * 4096 + b"\n"]):
+def test_what_is_unfinished_or_long_is_read_line_by_line() -> None:
+    for pieces in ([GOOD[:9], GOOD[9:-1]], [GOOD, b"2"], [GOOD[:-1] + b" " * 4096 + b"\n"]):
         lines = LineBuffer(16384)
         for piece in pieces:
             lines.feed(piece)
