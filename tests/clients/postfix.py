@@ -124,6 +124,7 @@ def running(
         one.mkdir(parents=True)
     shutil.chown(data, "postfix")
 
+    hops = ", ".join(f"{{ {domain} = {hop} }}" for domain, hop in transports.items())
     main = {
         "compatibility_level": "3.6",
         "queue_directory": str(queue),
@@ -152,7 +153,7 @@ def running(
         "smtp_quit_timeout": "15s",
         "minimal_backoff_time": "600s",
         "queue_run_delay": "600s",
-        "transport_maps": "inline:{" + ", ".join(f"{{ {domain} = {hop} }}" for domain, hop in transports.items()) + "}",
+        "transport_maps": f"inline:{{{hops}}}" if hops else "",
         **(settings or {}),
     }
     (config / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))

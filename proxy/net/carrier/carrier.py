@@ -125,6 +125,14 @@ class Carrier:
         if not self.over and self.server is connection:
             connection.ready(mask)
 
+    def server_greeted(self) -> None:
+        """The server works: it is not down, if it was, and where nothing else could be tried the dial is over."""
+        dial = self.dial
+        if dial is not None:
+            dial.succeeded()
+            if not dial.another_left:
+                self.dial = None
+
     def server_unreachable(self, status: str, reason: str, server: Server | None) -> None:
         """No destination is left."""
         if self.session is not None:

@@ -21,7 +21,6 @@ from proxy.smtp.session.events import (
 if TYPE_CHECKING:
     from proxy.net.carrier.looking import Onlooker
     from proxy.net.carrier.shared import Shared
-    from proxy.net.going_out.dial import Dial
     from proxy.net.observer import Story
 
 
@@ -31,12 +30,13 @@ class Tells(Protocol):
     route: Shared
     story: Story
     onlooker: Onlooker
-    dial: Dial | None
+
+    def server_greeted(self) -> None:
+        """The server works."""
 
 
 def ehlo_replied(carrier: Tells, action: EhloReplied) -> None:
-    if carrier.dial is not None:
-        carrier.dial.succeeded()
+    carrier.server_greeted()
     route, story, result = carrier.route, carrier.story, action.result
     story.ehlo_judged(result, route.policy.repair.mode)
     route.observer.ehlo_replied(story, result, action.seconds, "tls" if action.inside_tls else "clear")
