@@ -18,8 +18,8 @@ What the owner of a socket must know:
   dropped, also when the number is in use again.
 * An exception out of `ready` is a bug of ours: it is logged and ends that owner alone, through `failed`.
 * `ready` does a bounded amount of work, some 2 ms.  Who has more to do asks for `later` and not for `soon`: its turn
-  comes when all who want less have had theirs, and its events wait for that turn, too.  How long each one took is
-  measured (`proxy.net.waiting.turns`).
+  comes when all who want less have had theirs, not before the next look at the sockets, and its events wait for that
+  turn, too.  How long each one took is measured (`proxy.net.waiting.turns`).
 
 Limits: after `EVENTS_A_TURN` events the reactor gets its turn again if a timer is due, it was given a new one, or one
 of its descriptors is ready (signals and other threads wake it by one).  The kernel keeps its ready list in turn
@@ -35,12 +35,11 @@ from __future__ import annotations
 import errno
 import select
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from proxy.net.waiting.turns import SLOW, Tell, Turns
+from proxy.net.waiting.turns import SHORT, SLOW, Tell, Turns
 
 EVENTS_A_TURN = 64
 LATER_A_TURN = 0.004  # seconds
@@ -80,6 +79,7 @@ class Poller:
         self._later_at = 0.0  # when they have their turn whoever waits else
         self._left_at = 0.0  # when the reactor was gone back to
         self._running = False
+        self._clock: Callable[[], float] = reactor.seconds  # monotonic, see `proxy.cli`
         self._may_stay = all(hasattr(reactor, name) for name in REACTORS_WORK)
         self._giving_out = False
         self._at_end: list[Callable[[], object]] = []
@@ -104,7 +104,7 @@ class Poller:
         self._watched.clear()
         self._soon.clear()
         self._later.clear()
-        if not self._epoll.closed:
+        if not self.at_turns_end(self._epoll.close):
             self._epoll.close()
 
     def add(self, fd: int, watched: Watched) -> None:
@@ -171,99 +171,119 @@ class Poller:
 
         Returns when the reactor has something to do.
         """
-        reactor = self._reactor
+        reactor, clock = self._reactor, self._clock
         if self._left_at:
-            self.turns.ended(perf_counter() - self._left_at, _THE_REACTOR)
+            self.turns.ended(clock() - self._left_at, _THE_REACTOR)
             self._left_at = 0.0
         try:
-            while True:
-                soon, self._soon = self._soon, {}
-                events = self._epoll.poll(0 if soon or self._later else delay, EVENTS_A_TURN)
-                if not events and not soon and not self._later:
-                    return
-                if self._give_out(events, soon):
-                    began = perf_counter()
-                    reactor.doPoll(0)
-                    self.turns.ended(perf_counter() - began, _THE_REACTOR)
-                    return
-                if not (reactor.running and self._running and self._may_stay):
-                    return
-                if reactor._newTimedCalls or reactor._justStopped:
-                    return
-                timers = reactor._pendingTimedCalls
-                if timers:
-                    delay = timers[0].time - reactor.seconds()
-                    if delay <= 0:
-                        return
+            if self._give_out(delay):
+                began = clock()
+                reactor.doPoll(0)
+                self.turns.ended(clock() - began, _THE_REACTOR)
         finally:
-            self._left_at = perf_counter()
+            self._left_at = clock()
 
-    def _give_out(self, events: list[tuple[int, int]], soon: dict[Watched, None]) -> bool:
-        """Tell the owners.  True when the reactor's own descriptor was among them."""
-        watched = self._watched
-        removed = self._removed
+    def _give_out(self, delay: float | None) -> bool:
+        """Tell the owners, turn after turn.  True when the reactor's own descriptor was among those that are ready."""
+        reactor, clock, poll = self._reactor, self._clock, self._epoll.poll
+        watched, removed, at_end = self._watched, self._removed, self._at_end
         later = self._later
-        removed.clear()
+        staying = self._may_stay and reactor.running
+        new_timers, timers = (reactor._newTimedCalls, reactor._pendingTimedCalls) if staying else ([None], [])
         the_reactors = False
-        noted = 0  # events of those whose turn comes later
-        slowest: object = None
-        longest = 0.0
-        began = at = perf_counter()
+        short, in_short = 0, 0.0  # turns, and their seconds
         self._giving_out = True
-        for fd, mask in events:
-            if removed and fd in removed:
-                continue
-            owner = watched.get(fd)
-            if owner is None:
-                the_reactors = the_reactors or fd == self._reactor_fd
-                continue
-            if later and owner in later:
-                later[owner] |= mask | select.EPOLLRDHUP
-                noted += 1
-                continue
-            try:
-                owner.ready(mask)
-            except Exception as error:
-                self._failed(owner, error)
-            now = perf_counter()
-            if now - at > longest:
-                longest, slowest = now - at, owner
-            at = now
+        try:
+            while True:
+                nobody_asked = not self._soon and not later
+                events = poll(delay if nobody_asked else 0, EVENTS_A_TURN)
+                if not events and nobody_asked:
+                    return False
+                began = at = clock()
+                if removed:
+                    removed.clear()
+                if not nobody_asked:
+                    soon, self._soon = self._soon, {}
+                    if later:
+                        events = self._of_others(events)
+                for fd, mask in events:
+                    if removed and fd in removed:
+                        continue
+                    try:
+                        owner = watched[fd]
+                    except KeyError:
+                        the_reactors = the_reactors or fd == self._reactor_fd
+                        continue
+                    try:
+                        owner.ready(mask)
+                    except Exception as error:
+                        self._failed(owner, error)
+                    now = clock()
+                    if now - at > SLOW:
+                        self.turns.slow(owner, now - at)
+                    at = now
+                if not nobody_asked:
+                    at = self._give_turns(soon, len(events), at)
+                if at_end:
+                    calls = at_end[:]
+                    at_end.clear()
+                    for call in calls:
+                        call()
+                    if not self._running:
+                        return False
+                seconds = at - began
+                if seconds <= SHORT:
+                    short += 1
+                    in_short += seconds
+                else:
+                    self.turns.ended(seconds, "many short callbacks at once")
+                if the_reactors or new_timers or reactor._justStopped:
+                    return the_reactors
+                if timers:
+                    delay = timers[0].time - at
+                    if delay <= 0:
+                        return False
+        finally:
+            self._giving_out = False
+            self.turns.were_short(short, in_short)
+
+    def _of_others(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The events without those of owners whose turn comes later: these are told then."""
+        later = self._later
+        others = []
+        for event in events:
+            owner = self._watched.get(event[0])
+            if owner is not None and owner in later:
+                later[owner] |= event[1] | select.EPOLLRDHUP
+            else:
+                others.append(event)
+        return others
+
+    def _give_turns(self, soon: dict[Watched, None], others: int, at: float) -> float:
+        """Call those who asked for a turn, behind so many others; when that was over."""
         for owner in soon:
-            try:
-                owner.ready(0)
-            except Exception as error:
-                self._failed(owner, error)
-            now = perf_counter()
-            if now - at > longest:
-                longest, slowest = now - at, owner
-            at = now
+            at = self._call(owner, 0, at)
+        later = self._later
         ends_at = at + LATER_A_TURN
-        are_due = later and (len(events) - noted < EVENTS_A_TURN // 2 or at >= self._later_at)
-        if are_due:
+        if later and (others < EVENTS_A_TURN // 2 or at >= self._later_at):
             self._later_at = ends_at + LATER_AT_LEAST
-        for _ in range(len(later) if are_due else 0):  # who asks again meanwhile is not called again
-            owner = next(iter(later))
-            mask = later.pop(owner)
-            try:
-                owner.ready(mask)
-            except Exception as error:
-                self._failed(owner, error)
-            now = perf_counter()
-            if now - at > longest:
-                longest, slowest = now - at, owner
-            at = now
-            if now >= ends_at:
-                break
-        self._giving_out = False
-        if self._at_end:
-            calls, self._at_end = self._at_end, []
-            for call in calls:
-                call()
-        if longest > SLOW:
-            self.turns.slow(slowest, longest)
-        self.turns.ended(at - began, "many short callbacks at once")
-        return the_reactors
+            for _ in range(len(later)):  # who asks again meanwhile is not called again
+                owner = next(iter(later))
+                at = self._call(owner, later.pop(owner), at)
+                if at >= ends_at:
+                    break
+        return at
+
+    def _call(self, owner: Watched, mask: int, began: float) -> float:
+        """One turn that was asked for; when it was over."""
+        try:
+            owner.ready(mask)
+        except Exception as error:
+            self._failed(owner, error)
+        now = self._clock()
+        if now - began > SLOW:
+            self.turns.slow(owner, now - began)
+        return now
 
     def _failed(self, owner: Watched, error: Exception) -> None:
         self._log.failure("A session's socket callback failed: {owner!r}", owner=owner)

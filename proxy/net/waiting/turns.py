@@ -19,6 +19,7 @@ from typing import Final
 SLOW: Final = 0.1  # seconds of one callback that are worth a line in the log
 BOUNDS: Final[tuple[float, ...]] = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histogram in seconds; what is beyond is counted in one more."""
+SHORT: Final = 0.0005  # the first of them
 
 Tell = Callable[[str, float], None]
 """What is called with an owner and seconds; it may not raise."""
@@ -38,13 +39,16 @@ class Turns:
     def ended(self, seconds: float, owner: object) -> None:
         """A turn is over; `owner` is whose it was, should it have been slow."""
         self.total += seconds
-        if seconds <= BOUNDS[0]:
-            self.counts[0] += 1  # nearly every one
-            return
         self.counts[bisect_left(BOUNDS, seconds)] += 1
-        if seconds - self._told > SLOW:
-            self.slow(owner, seconds - self._told)
-        self._told = 0.0
+        if seconds > SLOW:
+            if seconds - self._told > SLOW:
+                self.slow(owner, seconds - self._told)
+            self._told = 0.0
+
+    def were_short(self, number: int, seconds: float) -> None:
+        """So many turns of at most `SHORT` are over, the usual ones; `seconds` is what they took together."""
+        self.counts[0] += number
+        self.total += seconds
 
     def slow(self, owner: object, seconds: float) -> None:
         """One callback took longer than `SLOW`."""

@@ -482,3 +482,23 @@ def test_a_slow_callback_is_told_with_its_owner(reactor: EPollReactor, pair: tup
     assert [owner for owner, _ in told] == ["session 1", "reactor: timers, admin page, signals"]
     assert all(0.12 <= seconds < 1 for _, seconds in told)
     assert sum(poller.turns.counts) >= 2
+
+
+def test_a_poller_that_one_of_the_owners_stops_gives_out_the_batch_and_no_more(
+    reactor: EPollReactor, pair: tuple[socket.socket, ...]
+) -> None:
+    poller = Poller(reactor)
+    poller.start()
+
+    class Stops(Owner):
+        def then(self) -> None:
+            poller.stop()
+
+    one, other = Stops(), Owner()
+    poller.add(pair[0].fileno(), one)
+    poller.soon(other)
+    stopped = reactor.callLater(0.05, reactor.stop)
+    run(reactor)
+    assert not stopped.active()
+    assert len(one.masks) == 1
+    assert len(other.masks) == 1
