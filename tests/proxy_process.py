@@ -19,7 +19,6 @@ import contextlib
 import http.client
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -338,11 +337,8 @@ def running_proxy(
     if config is not None:
         path.write_text(toml(_with_json(config)))
         command += ["--config", str(path)]
-
-    def limit() -> None:
-        if descriptors:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
+    if descriptors:  # by a shell that becomes it: a preexec_fn beside the tests' threads may wait for ever
+        command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -351,7 +347,6 @@ def running_proxy(
         cwd=directory,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         pass_fds=pass_fds,
-        preexec_fn=limit if descriptors else None,
     )
     running = Running(process, path)
     try:
