@@ -27,6 +27,7 @@ from statistics import median
 from tests.bench import builds, contenders, instructions, stages
 from tests.bench.contenders import Build, Contender, running
 from tests.bench.table import Row, table
+from tests.clients import postfix
 
 HERE = Path(__file__).parent
 SETTLE_SECONDS = 0.25  # after a run, for the last closes to go through
@@ -258,6 +259,22 @@ def bridge(bench: Bench, folder: Path) -> list[Row]:
     return [cpu, latency]
 
 
+def bridged_postfix(bench: Bench, folder: Path) -> list[Row]:
+    """A whole session of real TLS and 1 kB, through a bridge and without one, to the same real Postfix."""
+    latency = Row("bridge: latency of a session with a real Postfix, median", "ms", "direct", 1.5)
+    sessions = int(50 * bench.size.paced_seconds)
+    if postfix.missing():
+        return []
+    starts = [lambda one=one: contenders.ehlo_proxy_bridge(folder, direct.port, one) for one in bench.usual[-2:]]
+    with contenders.real_postfix(folder) as direct, running(folder, *starts) as bridges:
+        for turn in range(bench.size.rounds + 1):
+            for one in (direct, *bridges):
+                median_of_a_turn = bench.load(one, "pacedtls", sessions, 25, 1000)["p50"]  # 25 new ones a second
+                if turn:  # the first warms up
+                    latency.add(one.name, median_of_a_turn)
+    return [latency]
+
+
 def linear(bench: Bench, folder: Path) -> list[Row]:
     """Ten times the bytes, or ten times the lines of an EHLO reply, must not cost more than ten times as much."""
     ours = bench.subject
@@ -368,6 +385,7 @@ PARTS: dict[str, Callable[[Bench, Path], list[Row]]] = {
     "held": held_sessions,
     "workers": two_workers,
     "bridge": bridge,
+    "bridged-postfix": bridged_postfix,
     "linear": linear,
     "instructions": counted,
 }

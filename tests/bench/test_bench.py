@@ -15,6 +15,8 @@ from tests.bench import builds, contenders, instructions, measure, stages
 from tests.bench.contenders import Contender, running
 from tests.bench.measure import Bench
 from tests.bench.table import Row, header
+from tests.clients import postfix
+from tests.loopback import public_folder
 
 SOURCE = Path(measure.__file__).with_name("smtpbench.c")
 SMALL = measure.Size(rounds=1, sessions=60, tls_sessions=20, paced_seconds=0.2, gigabytes=0.01, held=40)
@@ -72,6 +74,18 @@ def test_what_is_measured_of_a_process_is_above_nothing(bench: Bench, proxied: C
     assert among > 0
     assert memory < 1000
     assert bench.split(proxied, 20) == [1.0]
+
+
+@pytest.mark.root
+def test_a_bridge_is_measured_beside_the_real_postfix_that_it_leads_to(bench: Bench) -> None:
+    if why := postfix.missing():
+        pytest.skip(why)
+    with public_folder() as folder:
+        measure.certificate(folder)
+        [row] = measure.bridged_postfix(bench, folder)
+    assert bench.failures == []
+    assert list(row.values) == ["direct", "pure"]
+    assert all(0 < one < 5000 for [one] in row.values.values())
 
 
 def test_a_ratio_is_taken_within_the_round_and_shown_with_its_range() -> None:
