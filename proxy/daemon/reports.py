@@ -24,10 +24,11 @@ from proxy.daemon.admin.destinations import Destinations
 from proxy.daemon.admin.figures.counters import Metrics, Snapshot
 from proxy.daemon.admin.figures.declarations import WELL
 from proxy.daemon.admin.status import LastHour
-from proxy.daemon.log.logs import EventLog, utc
+from proxy.daemon.log.logs import EventLog
 from proxy.daemon.log.rates import Rates
 from proxy.daemon.log.sessions import destination as _destination
 from proxy.daemon.log.sessions import end_fields, level_of_end, session_fields
+from proxy.daemon.log.values import utc
 
 if TYPE_CHECKING:
     from proxy.net.observer import Story

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proxy.daemon.log.logs import MAX_PEER_TEXT, escape, utc
+from proxy.daemon.log.values import MAX_PEER_TEXT, escape, utc
 
 if TYPE_CHECKING:
     from proxy.smtp.reply.repair import RepairResult

@@ -25,7 +25,7 @@ from proxy.daemon.admin.health import NO_CAUSES, Health, health_of
 from proxy.daemon.admin.plot import plot
 from proxy.daemon.admin.status import CertificateShown, RouteCauses
 from proxy.daemon.admin.style import STYLE, STYLE_HASH
-from proxy.daemon.log.logs import utc
+from proxy.daemon.log.values import utc
 
 REFRESH = 10  # seconds
 MAX_AT_LENGTH = 24  # destinations with their replies

@@ -14,7 +14,7 @@ from proxy.daemon.admin.destinations import merge_destinations
 from proxy.daemon.admin.figures.counters import Metrics, RouteMetrics, Snapshot, merge, retired
 from proxy.daemon.admin.figures.declarations import WELL
 from proxy.daemon.admin.figures.exposition import Served, exposition
-from proxy.daemon.log.logs import utc
+from proxy.daemon.log.values import utc
 
 MINUTES = 60
 

@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.daemon.log.forms import NUMBER, OURS, PEERS, SECONDS, WORD, WORDS, Form, Formed
+
 if TYPE_CHECKING:
     from proxy.net.observer import Story
+
+_WHO = {"session": WORD, "route": OURS, "client": OURS, "client_port": NUMBER}
+_WHERE = {"destination": OURS, "source_port": NUMBER}
+_WHAT = {
+    "ehlo_name": PEERS,
+    "outcome": WORD,
+    "by": WORD,
+    "reason": OURS,
+    "ehlo": WORD,
+    "repaired": WORDS,
+    "tls": WORD,
+    "tls_version": OURS,
+    "sni": PEERS,
+    "alert": OURS,
+    "seconds": SECONDS,
+    "bytes_from_client": NUMBER,
+    "bytes_from_server": NUMBER,
+}
+_END = [Form({**_WHO, **dict(list(_WHERE.items())[:known]), **_WHAT}) for known in range(3)]
 
 _WELL = frozenset(("completed", "client-closed", "client-reset"))
 
@@ -30,29 +51,33 @@ def session_fields(story: Story) -> dict[str, object]:
     return fields
 
 
-def end_fields(story: Story, seconds: float) -> dict[str, object]:
+def end_fields(story: Story, seconds: float) -> Formed:
     """What `session-end` tells; every key is always there, but `destination` and `source_port` where there is none."""
-    fields = session_fields(story)
-    fields["source_port"] = story.source_port or None
-    fields["ehlo_name"] = _of_peer(story.ehlo_name)
-    fields["outcome"] = story.outcome
-    fields["by"] = story.by
-    fields["reason"] = story.reason
-    fields["ehlo"] = story.ehlo
-    fields["repaired"] = tuple(dict.fromkeys(story.repaired))
-    fields["tls"] = story.tls
-    fields["tls_version"] = story.tls_version
-    fields["sni"] = _of_peer(story.sni)
-    fields["alert"] = story.alert
-    fields["seconds"] = seconds
-    fields["bytes_from_client"] = story.bytes_from_client
-    fields["bytes_from_server"] = story.bytes_from_server
-    return fields
-
-
-def _of_peer(text: str) -> str | bytes:
-    """Text whose characters are a peer's octets: as these, where they are more than ASCII."""
-    return text if text.isascii() else text.encode("latin-1", "replace")
+    where: tuple[object, ...] = ()
+    if story.destination or story.destination_name:
+        where = (destination(story.destination_name, story.destination),)
+        if story.source_port:
+            where = (*where, story.source_port)
+    return _END[len(where)], (
+        story.id,
+        story.route,
+        story.client,
+        story.client_port,
+        *where,
+        story.ehlo_name,
+        story.outcome,
+        story.by,
+        story.reason,
+        story.ehlo,
+        story.repaired,
+        story.tls,
+        story.tls_version,
+        story.sni,
+        story.alert,
+        seconds,
+        story.bytes_from_client,
+        story.bytes_from_server,
+    )
 
 
 def destination(name: str, address: str) -> str:

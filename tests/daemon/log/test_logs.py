@@ -7,10 +7,11 @@ import re
 import shlex
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.daemon.log import logs
+from proxy.daemon.log import logs, values
+from proxy.daemon.log.forms import NUMBER, OURS, PEERS, SECONDS, WORD, WORDS, Form
 from proxy.daemon.log.logs import EventLog
 from proxy.daemon.log.writer import LineWriter
 
@@ -169,7 +170,7 @@ def test_not_even_an_event_with_a_thousand_fields_is_over_8_kib(format: str) -> 
 def test_a_half_of_a_cut_text_never_ends_inside_an_escape() -> None:
     for text in ("\\x00" * 9, "ab\\\\" * 9, "\\\\\\x41" * 9):
         for length in range(len(text)):
-            half = logs._half(text[: length * 2])
+            half = values._half(text[: length * 2])
             assert re.fullmatch(r"(?:\\\\|\\x[0-9a-f]{2}|[^\\])*", half)
 
 
@@ -198,6 +199,27 @@ def test_whatever_a_peer_sends_an_event_is_one_line_of_printable_ascii(fields: d
         # Outside of quotes there is nothing but our own keys.
         bare = re.sub(r'"(?:[^"\\]|\\.)*"', "Q", words)
         assert re.fullmatch(r"event(?: (?:sni|before|reason|client|cut)=[A-Za-z0-9_.:/@+\[\],-]+)*", bare)
+
+
+FORM = Form({"id": WORD, "n": NUMBER, "why": OURS, "sni": PEERS, "ids": WORDS, "seconds": SECONDS})
+octets = st.text(st.characters(max_codepoint=255), max_size=300)
+
+
+@settings(max_examples=100)
+@given(st.text(max_size=300), octets, st.sampled_from(["text", "json"]), st.sampled_from([300, 8192]))
+@example("plain", "", "text", 8192)
+@example("caf\xe9", "caf\xe9", "json", 8192)
+@example("r" * 201, "s" * 200, "json", 8192)
+def test_a_form_writes_the_line_that_its_fields_would(why: str, sni: str, format: str, max_line: int) -> None:
+    (formed, lines), (log, wanted) = (text_log(format=format, max_line=max_line) for _ in range(2))
+    ids = ("a", "b")
+    formed.emit("info", "told", (FORM, ("t-1", 7, why, sni, ids, 0.25)))
+    fields = {"id": "t-1", "n": 7, "why": why, "sni": sni.encode("latin-1"), "ids": ids, "seconds": 0.25}
+    log.emit("info", "told", fields)
+    assert lines == wanted
+    formed.configure(format, "warning")
+    formed.emit("info", "told", (FORM, ("t-1", 7, why, sni, ids, 0.25)))
+    assert len(lines) == 1
 
 
 def test_a_shell_like_splitter_reads_text_lines_back() -> None:
