@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxy.daemon.admin.destinations import Destinations
-from proxy.daemon.admin.figures.counters import Metrics, Snapshot
+from proxy.daemon.admin.figures.counters import Metrics, RouteMetrics, Snapshot
 from proxy.daemon.admin.figures.declarations import WELL
 from proxy.daemon.admin.status import LastHour
 from proxy.daemon.log.logs import EventLog
@@ -57,11 +57,12 @@ def found_in(findings: tuple[Finding, ...]) -> tuple[tuple[str, bool], ...]:
 class _Open:
     """What is kept of a session that runs, for its counters and so that it says nothing twice."""
 
-    __slots__ = ("from_client", "from_server", "greeted", "offered", "starttls", "told")
+    __slots__ = ("_from_client", "_from_server", "counts", "greeted", "offered", "starttls", "told")
 
-    def __init__(self) -> None:
-        self.from_client = 0  # bytes that were counted already
-        self.from_server = 0
+    def __init__(self, counts: RouteMetrics) -> None:
+        self.counts = counts  # of its route
+        self._from_client = 0  # bytes that were counted already
+        self._from_server = 0
         self.greeted = False  # an EHLO was taken
         self.offered = False  # STARTTLS
         self.starttls = ""  # what became of it
@@ -72,10 +73,6 @@ class _Open:
         if _RANK.get(result, 0) >= _RANK.get(self.starttls, 0):
             self.starttls = result
 
-    def replied(self, offers_starttls: bool) -> None:
-        """An EHLO reply has come."""
-        self.offered = self.offered or offers_starttls
-
     def may_tell(self, phase: str) -> bool:
         """Whether the findings of this phase were not told yet; from now on they were."""
         if phase in self.told:
@@ -83,12 +80,11 @@ class _Open:
         self.told = (*self.told, phase)
         return True
 
-    def flowed(self, from_client: int, from_server: int) -> tuple[int, int]:
-        """The session has had so many bytes: how many more that is than was known."""
-        more = (from_client - self.from_client, from_server - self.from_server)
-        self.from_client = from_client
-        self.from_server = from_server
-        return more
+    def flowed(self, from_client: int, from_server: int) -> None:
+        """The session has had so many bytes: count what is more than was known."""
+        self.counts.flowed(from_client - self._from_client, from_server - self._from_server)
+        self._from_client = from_client
+        self._from_server = from_server
 
     @property
     def result(self) -> str:
@@ -117,13 +113,14 @@ class Reports:
     # What the edge calls.
 
     def session_started(self, story: Story) -> None:
-        self._open[story] = _Open()
-        self.metrics.route(story.route).began()
+        counts = self.metrics.route(story.route)
+        counts.began()
+        self._open[story] = _Open(counts)
         if self.log.debug_on:
             self._emit(story, "debug", "session-start", {})
 
     def destination_connected(self, story: Story, seconds: float) -> None:
-        self.metrics.route(story.route).connect.observe(seconds)
+        self._of(story).counts.connect.observe(seconds)
         state = self.destinations.state(story.route, story.destination_name, story.destination)
         recovered = state.connected(self._now())
         if recovered is not None:
@@ -146,18 +143,20 @@ class Reports:
             self.log.emit("warning", "destination-failed", fields)
 
     def ehlo_replied(self, story: Story, result: RepairResult, seconds: float, phase: str) -> None:
-        counts = self.metrics.route(story.route)
-        counts.ehlo.observe(seconds)
         session = self._of(story)
-        session.replied(b"STARTTLS" in result.keywords)
+        counts = session.counts
+        counts.ehlo.observe(seconds)
+        if b"STARTTLS" in result.keywords:
+            session.offered = True
         found = found_in(result.findings) if result.findings else ()
         for one in found:
             counts.found(one)
-        state = self.destinations.state(story.route, story.destination_name, story.destination)
-        if session.greeted and result.refused and result.before[:1] and result.before[0][:1] == b"5":
+        if not result.refused:
+            session.greeted = True
+        elif session.greeted and result.before[:1] and result.before[0][:1] == b"5":
             told = {"findings": ("ehlo-repeat-refused",), "before": list(result.before), "after": list(result.after)}
             self._found_late(story, "info", {**told, "repaired": (), "phase": "again"})
-        session.greeted = session.greeted or not result.refused
+        state = self.destinations.state(story.route, story.destination_name, story.destination)
         if state.ehlo(result, found, self._now(), phase) and session.may_tell(phase):
             fields: dict[str, object] = {
                 "findings": [finding for finding, _repaired in found],
@@ -224,20 +223,18 @@ class Reports:
     def bytes_flowed(self, story: Story, from_client: int, from_server: int) -> None:
         session = self._open.get(story)
         if session is not None:
-            self.metrics.route(story.route).flowed(*session.flowed(from_client, from_server))
+            session.flowed(from_client, from_server)
 
     def session_ended(self, story: Story, seconds: float) -> None:
-        counts = self.metrics.route(story.route)
-        session = self._open.pop(story, None) or _Open()
+        session = self._open.pop(story, None) or _Open(self.metrics.route(story.route))
         if story.outcome == "tls-failed":
             session.answered("failed")
-        counts.flowed(*session.flowed(story.bytes_from_client, story.bytes_from_server))
+        session.flowed(story.bytes_from_client, story.bytes_from_server)
         now = self._now()
         greeted = story.ehlo not in ("none", "refused")
         spoke = greeted or story.tls != "none" or bool(story.ehlo_name)  # HELO alone, or TLS from the first byte
         served = story.outcome in WELL and (greeted or (story.outcome == "completed" and spoke))
-        turned_away = not served and story.outcome == "server-closed"
-        counts.ended(story.outcome, story.tls, session.result, now, served=served, turned_away=turned_away)
+        session.counts.ended(story.outcome, story.tls, session.result, now, served=served)
         self.hour.count(now, story.ehlo == "repaired")
         self._tell_end(story, seconds)
 
@@ -287,7 +284,7 @@ class Reports:
     # How it is said.
 
     def _of(self, story: Story) -> _Open:
-        return self._open.get(story) or _Open()
+        return self._open.get(story) or _Open(self.metrics.route(story.route))
 
     def _emit(self, story: Story, level: str, event: str, fields: dict[str, object]) -> None:
         self.log.emit(level, event, {**session_fields(story), **fields})

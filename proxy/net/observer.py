@@ -9,9 +9,9 @@ Nothing here holds message bytes or credentials: reply lines of EHLO are the onl
 
 from __future__ import annotations
 
-import os
-import time
 from itertools import count
+from os import getpid
+from time import time_ns
 from typing import Final, Protocol
 
 from proxy.smtp.reply.repair import RepairResult
@@ -27,11 +27,12 @@ def session_id() -> str:
     Twelve letters and digits: the time of day in milliseconds (8), the process (2) and a counter (2), in base 36, so
     ids sort by time.  It is `session=` in the log and stands at the end of our 421: `grep` finds one by the other.
     """
-    high, low = divmod(time.time_ns() // 1_000_000, 1679616)
-    one, two = divmod(high % 1679616, 1296)
-    three, four = divmod(low, 1296)
-    process = _PAIRS[os.getpid() % 1296]
-    return f"{_PAIRS[one]}{_PAIRS[two]}{_PAIRS[three]}{_PAIRS[four]}{process}{_PAIRS[next(_numbers) % 1296]}"
+    pairs = _PAIRS
+    high, low = divmod(time_ns() // 1_000_000, 1679616)
+    return (
+        f"{pairs[high // 1296 % 1296]}{pairs[high % 1296]}{pairs[low // 1296]}{pairs[low % 1296]}"
+        f"{pairs[getpid() % 1296]}{pairs[next(_numbers) % 1296]}"
+    )
 
 
 class Story:
@@ -80,13 +81,9 @@ class Story:
         self.destination_name = name
         self.source_port = source_port
 
-    def client_sent(self, octets: int) -> None:
-        """So many bytes more came from the client."""
-        self.bytes_from_client += octets
-
-    def server_sent(self, octets: int) -> None:
-        """The same of the server."""
-        self.bytes_from_server += octets
+    def left(self, from_server: int) -> None:
+        """The server is given up; so many bytes came from it."""
+        self.bytes_from_server += from_server
 
     def client_is(self, ehlo_name: str) -> None:
         """How the client called itself."""
@@ -129,11 +126,13 @@ class Story:
         self.tls_version = version
         self.sni = sni
 
-    def ended(self, outcome: str, by: str, reason: str) -> None:
-        """What became of it, who ended it first, and why, in a few words."""
+    def ended(self, outcome: str, by: str, reason: str, from_client: int = 0, from_server: int = 0) -> None:
+        """What became of it, who ended it first, why, in a few words, and how many bytes came from each side."""
         self.outcome = outcome
         self.by = by
         self.reason = reason
+        self.bytes_from_client = from_client
+        self.bytes_from_server += from_server
 
 
 class Observer(Protocol):

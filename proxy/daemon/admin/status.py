@@ -6,6 +6,7 @@ workers and the parent as the parent last heard them) and implements `proxy.daem
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,24 +23,27 @@ MINUTES = 60
 class LastHour:
     """Sessions that ended, and those of them that were repaired, in each of the last sixty minutes."""
 
-    __slots__ = ("_minutes",)
+    __slots__ = ("_began_at", "_minutes", "_running")
 
     def __init__(self) -> None:
-        self._minutes = [[0, 0, 0] for _ in range(MINUTES)]  # minute since 1970, sessions, repaired
+        self._running = [0, 0, 0]  # minute since 1970, sessions, repaired
+        self._minutes = deque([self._running], MINUTES)
+        self._began_at = 0.0  # the running minute
 
     def count(self, now: float, repaired: bool) -> None:
-        minute = int(now) // 60
-        slot = self._minutes[minute % MINUTES]
-        if slot[0] != minute:
-            slot[0], slot[1], slot[2] = minute, 0, 0
-        slot[1] += 1
+        if not 0 <= now - self._began_at < 60:
+            minute = int(now) // 60
+            self._began_at = minute * 60.0
+            self._running = [minute, 0, 0]
+            self._minutes.append(self._running)
+        self._running[1] += 1
         if repaired:
-            slot[2] += 1
+            self._running[2] += 1
 
     def snapshot(self, now: float) -> list[list[int]]:
         """The minutes of the last hour in which there was a session, in no order."""
         oldest = int(now) // 60 - MINUTES
-        return [list(slot) for slot in self._minutes if slot[0] > oldest]
+        return [list(minute) for minute in self._minutes if minute[0] > oldest]
 
 
 def merge_hours(hours: Iterable[Iterable[Sequence[int]]], now: float) -> list[list[int]]:

@@ -27,7 +27,7 @@ NUMBER = Kind(str, str)  # an integer
 SECONDS = Kind(values.seconds_text, values.seconds_text)
 OURS = Kind(values.ours_in_text, values.ours_in_json)  # text of ours that may quote others, or be empty
 PEERS = Kind(values.peers_in_text, values.peers_in_json)  # characters that are a peer's octets
-WORDS = Kind(values.list_in_text, values.list_in_json)  # of ours
+WORDS = Kind(values.words_in_text, values.words_in_json)  # of ours
 
 
 class Form:

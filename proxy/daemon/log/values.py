@@ -20,8 +20,9 @@ MAX_PEER_TEXT = 200  # bytes of one value that a peer wrote
 Value = str | list[str] | int | float
 """What is printed: text escaped already, a list of such, or a number."""
 
-_is_plain = re.compile(r"[A-Za-z0-9_.:/@+\[\]-]+").fullmatch
-_NOTHING = '""'
+NOTHING = '""'  # an empty value
+
+_unplain = re.compile(r"[^A-Za-z0-9_.:/@+\[\]-]").search
 _ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if not 32 <= byte < 127} | {92: "\\\\"}
 
 
@@ -59,7 +60,7 @@ def in_text(value: Value) -> str:
     if isinstance(value, str):
         return value if _is_plain(value) else _quoted(value)
     if isinstance(value, list):
-        return list_in_text(value)
+        return ",".join(value) if value and all(map(_is_plain, value)) else _quoted("\\n".join(value))
     return _number(value)
 
 
@@ -68,42 +69,46 @@ def in_json(value: Value) -> str:
     if isinstance(value, str):
         return _json_string(value)
     if isinstance(value, list):
-        return list_in_json(value)
+        return f"[{','.join(map(_json_string, value))}]"
     return _number(value)
 
 
 def ours_in_text(text: str) -> str:
     """The same of text that is not escaped: ours, which may quote a peer."""
-    if _is_plain(text):
-        return text
-    return _quoted(escape(octets(text))) if text else _NOTHING
+    if not text:
+        return NOTHING
+    return text if _unplain(text) is None else _quoted(escape(octets(text)))
 
 
 def ours_in_json(text: str) -> str:
     """The same for JSON."""
-    return f'"{text}"' if _is_plain(text) else _json_string(escape(octets(text)))
+    return f'"{text}"' if _unplain(text) is None else _json_string(escape(octets(text)))
 
 
 def peers_in_text(text: str) -> str:
     """The same of text whose characters are a peer's octets."""
-    if _is_plain(text):
-        return text
-    return _quoted(text.translate(_ESCAPES)) if text else _NOTHING
+    if not text:
+        return NOTHING
+    return text if _unplain(text) is None else _quoted(text.translate(_ESCAPES))
 
 
 def peers_in_json(text: str) -> str:
     """The same for JSON."""
-    return f'"{text}"' if _is_plain(text) else _json_string(text.translate(_ESCAPES))
+    return f'"{text}"' if _unplain(text) is None else _json_string(text.translate(_ESCAPES))
 
 
-def list_in_text(items: Sequence[str]) -> str:
-    """A list of escaped items, as it stands behind `key=`."""
-    return ",".join(items) if items and all(map(_is_plain, items)) else _quoted("\\n".join(items))
+def words_in_text(words: Sequence[str]) -> str:
+    """A list of plain words, as it stands behind `key=`."""
+    return ",".join(words) if words else NOTHING
 
 
-def list_in_json(items: Sequence[str]) -> str:
-    """A list of escaped items, as it stands behind `"key":`."""
-    return f"[{','.join(map(_json_string, items))}]"
+def words_in_json(words: Sequence[str]) -> str:
+    """The same for JSON."""
+    return in_json(list(words))
+
+
+def _is_plain(text: str) -> bool:
+    return text != "" and _unplain(text) is None
 
 
 def _quoted(text: str) -> str:

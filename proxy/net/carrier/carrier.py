@@ -304,7 +304,7 @@ class Carrier:
         """Close the connection to the server without a word."""
         server, self.server = self.server, None
         if server is not None:
-            self.story.server_sent(server.octets)
+            self.story.left(server.octets)
             server.part()
             server.close(reset=False, abort_after=self.route.settings.timeouts.abort)
         self.client.resume(PEER_FULL)
@@ -371,11 +371,8 @@ class Carrier:
         failure = self.onlooker.tls_failure()
         if failure and outcome not in ("aborted", "error"):
             what, who, reason = "tls-failed", self.ends.first or by, failure
-        story.ended(what, who, reason)
+        story.ended(what, who, reason, client.octets, server.octets if server is not None else 0)
         self.forget_session()
-        story.client_sent(client.octets)
-        if server is not None:
-            story.server_sent(server.octets)
         if self.due is not None:
             route.deadlines.cancel(self)
         if self.dial is not None:

@@ -11,6 +11,7 @@ through `retired`, so no counter ever falls.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,10 +54,10 @@ class RouteMetrics:
 
     def __init__(self) -> None:
         self.open = 0
-        self.outcomes: dict[tuple[str, str], int] = {}
-        self.refusals: dict[str, int] = {}
-        self.findings: dict[tuple[str, bool], int] = {}
-        self.starttls: dict[str, int] = {}
+        self.outcomes: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.refusals: defaultdict[str, int] = defaultdict(int)
+        self.findings: defaultdict[tuple[str, bool], int] = defaultdict(int)
+        self.starttls: defaultdict[str, int] = defaultdict(int)
         self.from_client = 0
         self.from_server = 0
         self.connect = Histogram()
@@ -75,42 +76,33 @@ class RouteMetrics:
         self.from_client += from_client
         self.from_server += from_server
 
-    def ended(
-        self, outcome: str, tls: str, starttls: str, now: float, *, served: bool, turned_away: bool = False
-    ) -> None:
-        """One session is over, and what became of STARTTLS in it.
-
-        `served`: it did what its client came for.  `turned_away`: the server had no word for it but a goodbye.
-        """
+    def ended(self, outcome: str, tls: str, starttls: str, now: float, *, served: bool) -> None:
+        """One session is over, and what became of STARTTLS in it.  `served`: it did what its client came for."""
         self.open -= 1
-        self._count(outcome, tls)
+        self.outcomes[outcome, tls] += 1
+        self.starttls[starttls] += 1
         if served:
             self.served_at = now
             self.failed_in_row = 0
-        elif turned_away or outcome not in WELL:
+        elif outcome == "server-closed" or outcome not in WELL:  # the server had no word for it but a goodbye
             self.failed_at = now
             self.failed_in_row += 1
         else:
             self.unserved_at = now
-        self.starttls[starttls] = self.starttls.get(starttls, 0) + 1
 
     def refused(self, reason: str, now: float) -> None:
         """A client got no session, by this rule."""
-        self._count("refused", "none")
+        self.outcomes["refused", "none"] += 1
         self.failed_at = now
         self.refused_by(reason)
 
     def refused_by(self, reason: str) -> None:
         """A session is refused by a rule, while it runs."""
-        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        self.refusals[reason] += 1
 
     def found(self, found: tuple[str, bool]) -> None:
         """One EHLO reply had this finding, and whether it was repaired."""
-        self.findings[found] = self.findings.get(found, 0) + 1
-
-    def _count(self, outcome: str, tls: str) -> None:
-        key = (outcome, tls)
-        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        self.findings[found] += 1
 
     def snapshot(self) -> Snapshot:
         return {
