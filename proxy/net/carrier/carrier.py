@@ -41,7 +41,7 @@ class Carrier:
         "route", "securing", "server", "session", "story",
     )  # fmt: skip
 
-    def __init__(self, route: Shared, sock: socket.socket, story: Story, *, trusted: bool) -> None:
+    def __init__(self, route: Shared, sock: socket.SocketType, story: Story, *, trusted: bool) -> None:
         """`sock` is accepted and non-blocking; `trusted`: this client may use XCLIENT."""
         self.route = route
         self.story = story
@@ -90,7 +90,7 @@ class Carrier:
 
     # -- what the dial tells -----------------------------------------------------------------------------------------
 
-    def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
+    def server_connected(self, sock: socket.SocketType, server: Server, mask: int) -> None:
         """The way is free: the session goes on with the server's banner."""
         route = self.route
         dial, session = self.dial, self.session

@@ -111,7 +111,7 @@ class RouteRuntime:
 
     def admit(
         self,
-        sock: socket.socket,
+        sock: socket.SocketType,
         client: tuple[str, int],
         original: tuple[str, int] | None,
         *,
@@ -160,7 +160,7 @@ class RouteRuntime:
             memory = memories[key] = DestinationMemory()
         return memory
 
-    def proxy_header(self, client: socket.socket, story: Story) -> bytes:
+    def proxy_header(self, client: socket.SocketType, story: Story) -> bytes:
         """The PROXY header towards the server: the client's address, and the one it connected to."""
         local = client.getsockname()
         return proxy_header.write(

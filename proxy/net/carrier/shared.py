@@ -58,7 +58,7 @@ class Shared(Protocol):
     def memory_of(self, server: Server, own_address: str) -> DestinationMemory:
         """What is known of this server's habits."""
 
-    def proxy_header(self, client: socket.socket, story: Story) -> bytes:
+    def proxy_header(self, client: socket.SocketType, story: Story) -> bytes:
         """The PROXY header towards the server."""
 
     def say_xclient_remedy(self, story: Story) -> None:

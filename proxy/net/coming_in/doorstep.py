@@ -35,10 +35,10 @@ def plain(host: str) -> str:
 class Introduced(Protocol):
     """Who hears of a client that a trusted proxy speaks for; the socket is his from then on, and is in the poller."""
 
-    def introduced(self, sock: socket.socket, header: Header, peer: tuple[str, int]) -> None:
+    def introduced(self, sock: socket.SocketType, header: Header, peer: tuple[str, int]) -> None:
         """The header is whole, and read."""
 
-    def not_introduced(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def not_introduced(self, sock: socket.SocketType, peer: tuple[str, int]) -> None:
         """There is none, a bad one, or it is late."""
 
 
@@ -48,7 +48,7 @@ class HeaderReader:
     __slots__ = ("_deadlines", "_peer", "_sock", "_teller")
 
     def __init__(
-        self, sock: socket.socket, peer: tuple[str, int], poller: Poller, deadlines: Deadlines, teller: Introduced
+        self, sock: socket.SocketType, peer: tuple[str, int], poller: Poller, deadlines: Deadlines, teller: Introduced
     ) -> None:
         """`peer`: the proxy's address and port."""
         self._sock = sock
@@ -101,7 +101,7 @@ class Farewells:
         self._waiting = 0
         self._strangers = 0
 
-    def see_off(self, sock: socket.socket, *, stranger: bool) -> None:
+    def see_off(self, sock: socket.SocketType, *, stranger: bool) -> None:
         """Close the socket, whose last line was sent, once the client has read it; at once when there are too many."""
         if self._waiting >= self._most or (stranger and self._strangers >= self._most_strangers):
             sock.close()
@@ -112,7 +112,7 @@ class Farewells:
         self._poller.add(sock.fileno(), farewell)
         self._deadlines.at(self._deadlines.now() + FAREWELL, farewell)
 
-    def gone(self, farewell: _Farewell, sock: socket.socket, stranger: bool) -> None:
+    def gone(self, farewell: _Farewell, sock: socket.SocketType, stranger: bool) -> None:
         """One has left, or has had its time."""
         self._waiting -= 1
         self._strangers -= stranger
@@ -126,7 +126,7 @@ class _Farewell:
 
     __slots__ = ("_all", "_sock", "_stranger")
 
-    def __init__(self, farewells: Farewells, sock: socket.socket, stranger: bool) -> None:
+    def __init__(self, farewells: Farewells, sock: socket.SocketType, stranger: bool) -> None:
         self._all = farewells
         self._sock = sock
         self._stranger = stranger

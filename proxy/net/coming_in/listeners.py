@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.coming_in.admission import DRAINING, NO_DESCRIPTORS, NO_HEADER, Refusal
 from proxy.net.coming_in.doorstep import Farewells, HeaderReader, plain
-from proxy.net.coming_in.sockets import BACKLOG
+from proxy.net.coming_in.sockets import BACKLOG, accept
 from proxy.net.going_out.transparent import original_destination
 from proxy.settings.values import host_port
 from proxy.smtp.session.notices import closing
@@ -64,7 +64,7 @@ class Entrance(Protocol):
 
     def admit(
         self,
-        sock: socket.socket,
+        sock: socket.SocketType,
         client: tuple[str, int],
         original: tuple[str, int] | None,
         *,
@@ -85,6 +85,7 @@ class Listener:
         self.listen = listen
         self._farewells = farewells
         self.closed = False
+        self._family = int(sock.family)
         name = sock.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
         self.reserve = _reserve()
@@ -117,13 +118,13 @@ class Listener:
 
     def ready(self, mask: int) -> None:
         """Clients wait."""
-        accept = self.sock.accept
+        listening, family = self.sock, self._family
         ends_at = perf_counter() + TURN
         for _ in range(ACCEPTS_A_TURN):
             if self.closed:
                 return
             try:
-                sock, name = accept()
+                sock, host, port = accept(listening, family)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -138,16 +139,15 @@ class Listener:
                     self._pause()
                     return
                 continue  # ECONNABORTED and the network errors of accept(2): that client is gone
-            sock.setblocking(False)
             if sock.fileno() >= self.most:
-                self._refuse(sock, (plain(name[0]), name[1]), NO_DESCRIPTORS)
+                self._refuse(sock, (plain(host), port), NO_DESCRIPTORS)
             else:
-                self.accepted(sock, name[0], name[1])
+                self.accepted(sock, host, port)
             if perf_counter() >= ends_at:
                 break
         self.route.poller.later(self)
 
-    def accepted(self, sock: socket.socket, host: str, port: int) -> None:
+    def accepted(self, sock: socket.SocketType, host: str, port: int) -> None:
         """One client, or a proxy that speaks for one."""
         route = self.route
         if route.settings.proxy_protocol and route.is_trusted(host):
@@ -165,7 +165,7 @@ class Listener:
         if refusal is not None:
             self._refuse(sock, client, refusal)
 
-    def introduced(self, sock: socket.socket, header: Header, peer: tuple[str, int]) -> None:
+    def introduced(self, sock: socket.SocketType, header: Header, peer: tuple[str, int]) -> None:
         """The PROXY header of a trusted proxy: the client that it speaks for."""
         route = self.route
         source = peer if header.local or header.source is None else header.source
@@ -178,13 +178,13 @@ class Listener:
             route.poller.remove(sock.fileno())
             self._refuse(sock, client, refusal)
 
-    def not_introduced(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def not_introduced(self, sock: socket.SocketType, peer: tuple[str, int]) -> None:
         """A trusted proxy with no header, or a bad one, is closed without a word."""
         self.route.refused((plain(peer[0]), peer[1]), NO_HEADER)
         self.route.poller.remove(sock.fileno())
         sock.close()
 
-    def _refuse(self, sock: socket.socket, client: tuple[str, int], refusal: Refusal) -> None:
+    def _refuse(self, sock: socket.SocketType, client: tuple[str, int], refusal: Refusal) -> None:
         """Tell it why, and close."""
         session = self.route.refused(client, refusal)
         if self.route.implicit:
@@ -205,15 +205,14 @@ class Listener:
         """Tell those whom the kernel has connected already; closing would reset them."""
         for _ in range(BACKLOG):
             try:
-                sock, name = self.sock.accept()
+                sock, host, port = accept(self.sock, self._family)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in NOTHING_LEFT:
                     return
                 continue
-            sock.setblocking(False)
-            self._refuse(sock, (plain(name[0]), name[1]), DRAINING)
+            self._refuse(sock, (plain(host), port), DRAINING)
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours, with one client; the poller has logged it.  The others are served."""
@@ -233,15 +232,14 @@ class Listener:
         os.close(self.reserve)
         self.reserve = -1
         try:
-            sock, name = self.sock.accept()
+            sock, host, port = accept(self.sock, self._family)
         except OSError as error:
             self.reserve = _reserve()
             if isinstance(error, BlockingIOError):
                 return "nobody"
             return "none left" if error.errno in NOTHING_LEFT else "told"
-        session = self.route.refused((plain(name[0]), name[1]), NO_DESCRIPTORS)
+        session = self.route.refused((plain(host), port), NO_DESCRIPTORS)
         try:
-            sock.setblocking(False)
             if not self.route.implicit:
                 sock.send(self._farewell(NO_DESCRIPTORS, session))
             sock.shutdown(socket.SHUT_WR)

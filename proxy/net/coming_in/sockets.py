@@ -69,6 +69,18 @@ def bound(listen: Listen, *, reuse_port: bool = False, is_transparent: bool = Fa
     return sock
 
 
+def accept(listening: socket.socket, family: int) -> tuple[socket.SocketType, str, int]:
+    """A client of a listening socket of this family, non-blocking, and its address and port.  Raises as accept(2) does.
+
+    `listening.accept()` does the same, makes enumerations of family and type, and wraps the socket into a class of
+    Python's, for `makefile` and `with`: 1.5 us and 56 bytes of each session more.  `_accept` is what it is built on.
+    """
+    number, name = listening._accept()  # type: ignore[attr-defined]  # not in typeshed
+    sock = socket.SocketType(family, socket.SOCK_STREAM, 0, number)
+    sock.setblocking(False)
+    return sock, name[0], name[1]
+
+
 def _prepare(sock: socket.socket, is_transparent: bool) -> None:
     sock.setblocking(False)
     # Accepted sockets inherit it (Linux): one system call less for each client.

@@ -81,7 +81,7 @@ class Attempt:
         self.started_at = started_at
         self.ends_at = ends_at
         address = server.address
-        self.sock = sock = socket.socket(family_of(address), _STREAM)
+        self.sock = sock = socket.SocketType(family_of(address), _STREAM)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source:

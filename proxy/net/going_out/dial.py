@@ -47,7 +47,7 @@ _log = Logger(namespace="proxy.net.going_out.dial")
 class Dialling(Protocol):
     """Who waits for a server."""
 
-    def server_connected(self, sock: socket.socket, server: Server, mask: int) -> None:
+    def server_connected(self, sock: socket.SocketType, server: Server, mask: int) -> None:
         """`sock` is connected, non-blocking, NODELAY, and the owner's.  It is registered in the poller: `replace` it
         now.  `mask` is what the poller said, data or an end among it; nothing of it is told again."""
 

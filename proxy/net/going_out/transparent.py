@@ -29,7 +29,7 @@ IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h, for both families
 CAPABILITIES = "CAP_NET_ADMIN (or CAP_NET_RAW)"
 
 
-def original_destination(sock: socket.socket) -> tuple[str, int]:
+def original_destination(sock: socket.SocketType) -> tuple[str, int]:
     """Address and port that the client of this accepted socket wanted to reach.
 
     Raises OSError when the connection is over already."""
@@ -48,7 +48,7 @@ def original_destination(sock: socket.socket) -> tuple[str, int]:
         return name[0], name[1]
 
 
-def set_transparent(sock: socket.socket) -> None:
+def set_transparent(sock: socket.SocketType) -> None:
     """Let a socket listen for, or bind to, addresses that are not this host's.  Raises PermissionError."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
@@ -56,7 +56,7 @@ def set_transparent(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
 
 
-def try_transparent(sock: socket.socket) -> None:
+def try_transparent(sock: socket.SocketType) -> None:
     """The same, where it may fail: REDIRECT works without it, and TPROXY rules without the capability bring nobody."""
     try:
         set_transparent(sock)
@@ -64,7 +64,7 @@ def try_transparent(sock: socket.socket) -> None:
         pass
 
 
-def bind_source(sock: socket.socket, address: str, transparent: bool) -> None:
+def bind_source(sock: socket.SocketType, address: str, transparent: bool) -> None:
     """Bind a socket that is going to connect to a source address, its port left to the kernel.
 
     The port is chosen at connect (IP_BIND_ADDRESS_NO_PORT): chosen at bind it would have to be free for all

@@ -86,7 +86,9 @@ class Reading(ABC):
         "closed", "end_seen", "ended", "flow", "paused", "relaying", "securing", "sender", "side", "sock",
     )  # fmt: skip
 
-    def __init__(self, side: str, sock: socket.socket, carrier: Carries, poller: Poller, deadlines: Deadlines) -> None:
+    def __init__(
+        self, side: str, sock: socket.SocketType, carrier: Carries, poller: Poller, deadlines: Deadlines
+    ) -> None:
         """`side`: who is at the other end of `sock`, client or server."""
         self.side = side
         self.sock = sock

@@ -65,7 +65,7 @@ class Flow:
         self.active_at = monotonic()
         self.last_words = (self.last_words + data[-LAST_WORDS:])[-LAST_WORDS:]
 
-    def carry(self, sock: socket.socket, to: Sender, only_bytes: bool, kernel: bool) -> int:
+    def carry(self, sock: socket.SocketType, to: Sender, only_bytes: bool, kernel: bool) -> int:
         """Relay from `sock` until nothing comes, the other side is full, or others should have their turn.
 
         `only_bytes`: the event told of bytes and of no end, so a small piece is all.  Without that only EAGAIN says so:
@@ -113,7 +113,7 @@ class Flow:
                 kernel = False
         return MORE
 
-    def _splice(self, pipe: splice.Pipe, sock: socket.socket, to: Sender) -> int:
+    def _splice(self, pipe: splice.Pipe, sock: socket.SocketType, to: Sender) -> int:
         """The same in the kernel."""
         source = sock.fileno()
         self.last_words = b""

@@ -47,7 +47,7 @@ class Sender:
         "reset_seen", "wants_room",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, feeds: Feeds) -> None:
+    def __init__(self, sock: socket.SocketType, feeds: Feeds) -> None:
         self._sock = sock
         self._feeds: Feeds | None = feeds
         self._clean = True  # our end of TLS is one with close_notify

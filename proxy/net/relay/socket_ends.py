@@ -17,7 +17,7 @@ from typing import Final
 _LINGER_NOTHING: Final = struct.pack("ii", 1, 0)
 
 
-def unacknowledged(sock: socket.socket) -> int:
+def unacknowledged(sock: socket.SocketType) -> int:
     """Bytes that were sent and that the peer's kernel has not confirmed (SIOCOUTQ, tcp(7))."""
     try:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
@@ -25,7 +25,7 @@ def unacknowledged(sock: socket.socket) -> int:
         return 0
 
 
-def unread(sock: socket.socket) -> int:
+def unread(sock: socket.SocketType) -> int:
     """Bytes that have come and were not read (SIOCINQ, tcp(7))."""
     try:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
@@ -33,7 +33,7 @@ def unread(sock: socket.socket) -> int:
         return 0
 
 
-def error_of(sock: socket.socket) -> OSError:
+def error_of(sock: socket.SocketType) -> OSError:
     """What has become of the connection (SO_ERROR, socket(7)): EPIPE where a FIN came before the reset."""
     try:
         return OSError(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "the connection is gone")
@@ -41,7 +41,7 @@ def error_of(sock: socket.socket) -> OSError:
         return error
 
 
-def close_by_reset(sock: socket.socket) -> None:
+def close_by_reset(sock: socket.SocketType) -> None:
     """Have the close that follows be a reset (SO_LINGER of no time, socket(7))."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)

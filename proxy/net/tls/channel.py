@@ -67,7 +67,7 @@ class TlsChannel:
         "_sock", "clean_end", "connection", "hello_size", "more", "peer", "received",
     )  # fmt: skip
 
-    def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str) -> None:
+    def __init__(self, connection: SSL.Connection, sock: socket.SocketType, peer: str) -> None:
         self.connection = connection
         self.peer = peer
         self.clean_end = False  # the peer's close_notify was seen
@@ -89,7 +89,7 @@ class TlsChannel:
         self._flight: ServerFlight | None = None
 
     @classmethod
-    def towards_client(cls, context: SSL.Context, sock: socket.socket) -> TlsChannel:
+    def towards_client(cls, context: SSL.Context, sock: socket.SocketType) -> TlsChannel:
         """We are the TLS server."""
         connection = SSL.Connection(context, None)
         connection.set_accept_state()
@@ -97,7 +97,7 @@ class TlsChannel:
 
     @classmethod
     def towards_server(
-        cls, context: SSL.Context, sock: socket.socket, name: str, flight: ServerFlight | None = None
+        cls, context: SSL.Context, sock: socket.SocketType, name: str, flight: ServerFlight | None = None
     ) -> TlsChannel:
         """We are the TLS client.  `name` goes out as SNI unless it is an address (RFC 6066 3) or empty; `flight` is to
         see what comes in a handshake before OpenSSL does."""

@@ -39,7 +39,7 @@ class Secured(Protocol):
     """The connection that gets a channel: the socket's owner before the handshake and after it."""
 
     @property
-    def sock(self) -> socket.socket: ...
+    def sock(self) -> socket.SocketType: ...
     @property
     def closed(self) -> bool: ...
     @property
@@ -94,7 +94,7 @@ class SecureRoute:
         channel = self.towards_server(connection.sock, server)
         return Handshake(connection, channel, poller, deadlines, timeout, then)
 
-    def towards_server(self, sock: socket.socket, server: Goal) -> TlsChannel:
+    def towards_server(self, sock: socket.SocketType, server: Goal) -> TlsChannel:
         """A channel to a server; `judge` it after the handshake."""
         assert self.contexts.server_side is not None
         name = meant(server).server_name(self.tls.verify_name)

@@ -578,7 +578,7 @@ def test_no_descriptors_left_is_not_held_against_the_destination(lab: Lab, monke
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     port = lab.server()
-    monkeypatch.setattr(attempt_module.socket, "socket", none_left)
+    monkeypatch.setattr(attempt_module.socket, "SocketType", none_left)
     owner = lab.outcome(lab.dialer(address("127.0.0.1", port)))
     monkeypatch.undo()
     assert owner.unreachable is not None
