@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxy.daemon.admin.destinations import Destinations
@@ -32,37 +31,24 @@ from proxy.daemon.log.values import utc
 
 if TYPE_CHECKING:
     from proxy.net.observer import Story
-    from proxy.smtp.reply.findings import Finding
     from proxy.smtp.reply.repair import RepairResult
 
 EXPIRES_SOON = 14 * 24 * 3600.0
 _A_DAY = 24 * 3600.0
 _MAX_WARNED = 1024
 _MAX_NOTICE = 600  # bytes of one text of ours in `noticed`; a peer's text is given as bytes and cut at 200
-_RANK = {"accepted": 1, "refused": 2, "failed": 3, "injection": 4}  # the worst of a session is its result
-
-
-@lru_cache(maxsize=32)
-def found_in(findings: tuple[Finding, ...]) -> tuple[tuple[str, bool], ...]:
-    """Each id once, in the reply's order, with whether it was repaired anywhere.
-
-    A destination has mostly one reply, so it is kept, but few are: a finding quotes the peer.
-    """
-    found: dict[str, bool] = {}
-    for finding in findings:
-        found[finding.id] = found.get(finding.id, False) or finding.repaired
-    return tuple(found.items())
+_RANK = {"": 0, "accepted": 1, "refused": 2, "failed": 3, "injection": 4}  # the worst of a session is its result
 
 
 class _Open:
     """What is kept of a session that runs, for its counters and so that it says nothing twice."""
 
-    __slots__ = ("_from_client", "_from_server", "counts", "greeted", "offered", "starttls", "told")
+    __slots__ = ("counts", "from_client", "from_server", "greeted", "offered", "starttls", "told")
 
     def __init__(self, counts: RouteMetrics) -> None:
         self.counts = counts  # of its route
-        self._from_client = 0  # bytes that were counted already
-        self._from_server = 0
+        self.from_client = 0  # bytes that were counted already
+        self.from_server = 0
         self.greeted = False  # an EHLO was taken
         self.offered = False  # STARTTLS
         self.starttls = ""  # what became of it
@@ -70,7 +56,7 @@ class _Open:
 
     def answered(self, result: str) -> None:
         """STARTTLS was answered, or failed behind its answer."""
-        if _RANK.get(result, 0) >= _RANK.get(self.starttls, 0):
+        if _RANK[result] >= _RANK[self.starttls]:
             self.starttls = result
 
     def may_tell(self, phase: str) -> bool:
@@ -82,9 +68,9 @@ class _Open:
 
     def flowed(self, from_client: int, from_server: int) -> None:
         """The session has had so many bytes: count what is more than was known."""
-        self.counts.flowed(from_client - self._from_client, from_server - self._from_server)
-        self._from_client = from_client
-        self._from_server = from_server
+        self.counts.flowed(from_client - self.from_client, from_server - self.from_server)
+        self.from_client = from_client
+        self.from_server = from_server
 
     @property
     def result(self) -> str:
@@ -148,19 +134,19 @@ class Reports:
         counts.ehlo.observe(seconds)
         if b"STARTTLS" in result.keywords:
             session.offered = True
-        found = found_in(result.findings) if result.findings else ()
-        for one in found:
-            counts.found(one)
         if not result.refused:
             session.greeted = True
         elif session.greeted and result.before[:1] and result.before[0][:1] == b"5":
             told = {"findings": ("ehlo-repeat-refused",), "before": list(result.before), "after": list(result.after)}
             self._found_late(story, "info", {**told, "repaired": (), "phase": "again"})
-        state = self.destinations.state(story.route, story.destination_name, story.destination)
-        if state.ehlo(result, found, self._now(), phase) and session.may_tell(phase):
+        last = self.destinations.state(story.route, story.destination_name, story.destination).ehlo(phase)
+        news = last.take(result, self._now())
+        for one in last.findings:
+            counts.found(one)
+        if news and session.may_tell(phase):
             fields: dict[str, object] = {
-                "findings": [finding for finding, _repaired in found],
-                "repaired": [finding for finding, repaired in found if repaired],
+                "findings": [finding for finding, _repaired in last.findings],
+                "repaired": [finding for finding, repaired in last.findings if repaired],
                 "phase": phase,
                 "before": list(result.before),
                 "after": list(result.after),
@@ -227,14 +213,18 @@ class Reports:
 
     def session_ended(self, story: Story, seconds: float) -> None:
         session = self._open.pop(story, None) or _Open(self.metrics.route(story.route))
-        if story.outcome == "tls-failed":
+        outcome = story.outcome
+        if outcome == "tls-failed":
             session.answered("failed")
-        session.flowed(story.bytes_from_client, story.bytes_from_server)
+        counts = session.counts
+        counts.flowed(story.bytes_from_client - session.from_client, story.bytes_from_server - session.from_server)
         now = self._now()
-        greeted = story.ehlo not in ("none", "refused")
-        spoke = greeted or story.tls != "none" or bool(story.ehlo_name)  # HELO alone, or TLS from the first byte
-        served = story.outcome in WELL and (greeted or (story.outcome == "completed" and spoke))
-        session.counts.ended(story.outcome, story.tls, session.result, now, served=served)
+        served = story.ehlo not in ("none", "refused")
+        if outcome == "completed":
+            served = served or story.tls != "none" or story.ehlo_name != ""  # TLS from the first byte, or HELO alone
+        elif outcome not in WELL:
+            served = False
+        counts.ended(outcome, story.tls, session.result, now, served=served)
         self.hour.count(now, story.ehlo == "repaired")
         self._tell_end(story, seconds)
 

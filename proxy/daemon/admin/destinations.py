@@ -37,8 +37,8 @@ class EhloState:
         self.findings: tuple[tuple[str, bool], ...] = ()  # each id, and whether it was repaired anywhere
         self.at = 0.0
 
-    def take(self, result: RepairResult, findings: tuple[tuple[str, bool], ...], now: float) -> bool:
-        """Keep `result` with its findings; true when these are not those of the last one."""
+    def take(self, result: RepairResult, now: float) -> bool:
+        """Keep `result`; true when its findings are not those of the last one."""
         self.at = now
         if result is self._result:
             return False
@@ -47,10 +47,11 @@ class EhloState:
         if lines != self._lines:
             self._lines = lines
             self._before = self._after = None
-        if findings == self.findings:
-            return False
-        self.findings = findings
-        return True
+        found: dict[str, bool] = {}  # in the reply's order
+        for finding in result.findings:
+            found[finding.id] = found.get(finding.id, False) or finding.repaired
+        before, self.findings = self.findings, tuple(found.items())
+        return self.findings != before
 
     @property
     def before(self) -> list[str]:
@@ -152,13 +153,13 @@ class DestinationState:
         """Its certificate is good until then."""
         self._certificate_not_after = not_after
 
-    def ehlo(self, result: RepairResult, findings: tuple[tuple[str, bool], ...], now: float, phase: str) -> bool:
-        """Keep an EHLO reply; true when its findings are not those of the last one of this phase (`clear`, `tls`)."""
+    def ehlo(self, phase: str) -> EhloState:
+        """The last EHLO reply of this phase: `clear` or `tls`."""
         if phase == "clear":
-            return self._clear.take(result, findings, now)
+            return self._clear
         if self._tls is None:
             self._tls = EhloState()
-        return self._tls.take(result, findings, now)
+        return self._tls
 
     def late(self, findings: Iterable[tuple[str, bool]]) -> bool:
         """Findings outside of an EHLO reply; true when one of them is new."""
