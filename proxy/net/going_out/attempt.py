@@ -11,14 +11,13 @@ import errno
 import os
 import select
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.going_out.transparent import bind_source
 
 if TYPE_CHECKING:
     from proxy.net.going_out.destination import Server
-    from proxy.net.waiting.deadlines import Deadlines
-    from proxy.net.waiting.poller import Poller
+    from proxy.net.going_out.dialer import Dialer
 
 # Nothing that the destination did: no descriptors, no memory, no local port, no such source address, not permitted.
 OUR_OWN = frozenset({
@@ -28,9 +27,14 @@ OUR_OWN = frozenset({
 # The connection was up before these came, so there may be a reply to read in front of them.
 _CONNECTED = frozenset({0, errno.ECONNRESET, errno.EPIPE})
 
-_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_FAILED = select.EPOLLERR | select.EPOLLHUP
-_DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
+_INET: Final = int(socket.AF_INET)
+_INET6: Final = int(socket.AF_INET6)
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_TCP: Final = socket.IPPROTO_TCP
+_NODELAY: Final = socket.TCP_NODELAY
+_IN_PROGRESS: Final = errno.EINPROGRESS
+_FAILED: Final = select.EPOLLERR | select.EPOLLHUP
+_DECIDED: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 
 
 class Attempting(Protocol):
@@ -52,55 +56,40 @@ def reason_of(code: int) -> str:
     return text[:1].lower() + text[1:]
 
 
-def family_of(address: str) -> int:
-    """AF_INET or AF_INET6 of a textual address."""
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
 class Attempt:
     """A connection that is being made."""
 
-    __slots__ = ("_deadlines", "_poller", "dial", "ends_at", "server", "sock", "started_at")
+    __slots__ = ("_dialer", "dial", "server", "sock", "started_at")
 
     def __init__(
-        self,
-        dial: Attempting,
-        server: Server,
-        poller: Poller,
-        deadlines: Deadlines,
-        started_at: float,
-        ends_at: float,
-        source: str,
-        transparent: bool,
+        self, dial: Attempting, dialer: Dialer, server: Server, source: str, started_at: float, ends_at: float
     ) -> None:
-        """`source` is the address to connect from, empty for any; `transparent` when it is not this host's."""
+        """`source` is the address to connect from, empty for any."""
         self.dial = dial
         self.server = server
-        self._poller = poller
-        self._deadlines = deadlines
+        self._dialer = dialer
         self.started_at = started_at
-        self.ends_at = ends_at
         address = server.address
-        self.sock = sock = socket.SocketType(family_of(address), _STREAM)
+        self.sock = sock = socket.SocketType(_INET6 if ":" in address else _INET, _STREAM)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(_TCP, _NODELAY, 1)
             if source:
                 if (":" in source) != (":" in address):
                     raise OSError(errno.EAFNOSUPPORT, f"the source address {source} is of the other family")
-                bind_source(sock, source, transparent)
+                bind_source(sock, source, dialer.transparent)
             code = sock.connect_ex((address, server.port))
-            if code and code != errno.EINPROGRESS:
+            if code != _IN_PROGRESS and code:
                 raise OSError(code, reason_of(code))
-            poller.add(sock.fileno(), self)
+            dialer.poller.add(sock.fileno(), self)
         except BaseException:
             sock.close()
             raise
-        deadlines.at(ends_at, self)
+        dialer.deadlines.at(ends_at, self)
 
     def close(self) -> None:
         """Give it up."""
-        self._deadlines.cancel(self)
-        self._poller.remove(self.sock.fileno())
+        self._dialer.deadlines.cancel(self)
+        self._dialer.poller.remove(self.sock.fileno())
         self.sock.close()
 
     def ready(self, mask: int) -> None:
@@ -110,14 +99,14 @@ class Attempt:
         if mask & _FAILED:
             code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code in _CONNECTED:
-            self._deadlines.cancel(self)
+            self._dialer.deadlines.cancel(self)
             self.dial.attempt_won(self, mask)
         else:
             self.close()
             self.dial.attempt_failed(self, reason_of(code), code)
 
     def failed(self, error: BaseException) -> None:
-        if self._poller.owner_of(self.sock.fileno()) is self:  # nobody took it over
+        if self._dialer.poller.owner_of(self.sock.fileno()) is self:  # nobody took it over
             self.close()
         self.dial.failed(error)
 

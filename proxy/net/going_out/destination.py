@@ -1,9 +1,9 @@
 """Which servers a session may be taken to, and in what order.
 
-A `Destination` is what the operator wrote.  A `Target` is one host to connect to, with one port: the destination
-itself, one exchange of an `mx:` domain, or the address that an intercepted client wanted.  A `Server` is one address
-of a target, the thing that is connected.  Connecting them is `proxy.net.going_out.dialer`'s, finding addresses
-`proxy.net.going_out.names.resolver`'s.
+A `Destination` is what the operator wrote.  A `Server` is one host to connect to, with one port: the destination
+itself, one exchange of an `mx:` domain, or the address that an intercepted client wanted.  One that is known by its
+name alone has no address yet; each of its addresses is a `Server`, too, and that is what is connected.  Connecting them
+is `proxy.net.going_out.dialer`'s, finding addresses `proxy.net.going_out.names.resolver`'s.
 
 Rules:
 
@@ -46,51 +46,34 @@ NAME_NOT_RESOLVED = "4.4.3"
 ROUTING_LOOP = "4.4.6"
 
 
-@dataclass(slots=True, init=False, unsafe_hash=True)
+@dataclass(frozen=True, slots=True)
 class Server:
-    """One address of a target.  `name` is its host name, or the address where none is known.
-
-    Not frozen, since each session makes one, but never written to.
-    """
+    """One host to connect to, or one address of it.  `name` is its host name, or the address where none is known."""
 
     name: str
     address: str  # empty while a name has no address
     port: int
     destination: Destination
 
-    def __init__(self, name: str, address: str, port: int, destination: Destination) -> None:
-        self.name = name
-        self.address = address
-        self.port = port
-        self.destination = destination
-
     def __str__(self) -> str:
         """`mx.example.com[192.0.2.1]:25`, `192.0.2.1:25`, `[2001:db8::1]:25` or `mx.example.com:25`."""
         if self.address and self.name != self.address:
             return f"{self.name}[{self.address}]:{self.port}"
-        return host_port(self.name, self.port)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One host to connect to.  A `literal` host is an address that needs no look-up."""
-
-    host: str
-    port: int
-    destination: Destination
-    literal: bool
+        return self.key
 
     @property
     def key(self) -> str:
-        """What the memory of failures knows it by."""
-        return host_port(self.host, self.port)
+        """What the memory of failures knows the host by."""
+        return host_port(self.name, self.port)
 
-    def server(self, address: str) -> Server:
-        return Server(self.host, address, self.port, self.destination)
+    def at(self, address: str) -> Server:
+        """This address of it."""
+        return Server(self.name, address, self.port, self.destination)
 
 
-def key_of(destination: Destination, original: tuple[str, int] | None) -> str:
-    """What the memory of failures knows a destination by."""
+def key_of(way: Server | Destination, original: tuple[str, int] | None) -> str:
+    """What the memory of failures knows a destination by, or that of a server."""
+    destination = way.destination if isinstance(way, Server) else way
     if destination.kind == "original":
         return host_port(*original) if original else ""
     return str(destination)
@@ -185,18 +168,15 @@ class Surroundings:
     """What this host and this proxy are called: needed to know what leads back.
 
     `own` are the addresses of the host's interfaces, asked each time; `listening` gives the addresses and ports of all
-    listeners of this proxy, of all routes, unspecified ones (`0.0.0.0`, `::`) included.
+    listeners of this proxy, of all routes, unspecified ones (`0.0.0.0`, `::`) included: the same object while nothing
+    changes.
     """
 
     def __init__(self, own: Container[Address], listening: Callable[[], frozenset[tuple[str, int]]]) -> None:
         self._own = own
-        self._listening = listening
+        self.listening = listening
         self._known: frozenset[tuple[str, int]] = frozenset()
         self._ours: dict[tuple[Address, int], bool] = {}  # what is known, parsed
-
-    def listening(self) -> frozenset[tuple[str, int]]:
-        """Addresses and ports of all listeners of this proxy; the same object while nothing changes."""
-        return self._listening()
 
     def is_own(self, address: str) -> bool:
         """Does the address belong to this host?  All of loopback does."""
@@ -205,7 +185,7 @@ class Surroundings:
 
     def leads_back(self, address: str, port: int) -> bool:
         """Would a connection end at a listener of this proxy?"""
-        listening = self._listening()
+        listening = self.listening()
         if listening is not self._known:
             self._known = listening
             self._ours = {(parsed(host), of_host): True for host, of_host in listening if host}

@@ -18,7 +18,6 @@ from proxy.net.going_out.destination import (
     NO_ANSWER_FROM_HOST,
     ROUTING_LOOP,
     Server,
-    Target,
     by_preference,
     interleave,
     key_of,
@@ -28,6 +27,7 @@ from proxy.settings.values import host_port
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Coroutine, Sequence
 
     from twisted.python.failure import Failure
 
@@ -62,8 +62,8 @@ class Dial:
     """One session's way to a server."""
 
     __slots__ = (
-        "_addresses", "_attempts", "_blame", "_client", "_dialer", "_ends_at", "_left", "_lookup", "_original",
-        "_outcome", "_owner", "_story", "_target", "server", "started_at",
+        "_attempts", "_blame", "_dialer", "_ends_at", "_left", "_lookup", "_original", "_outcome", "_owner", "_servers",
+        "_source", "_story", "_target", "server", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -78,20 +78,18 @@ class Dial:
         the observer with each failure."""
         self._dialer = dialer
         self._owner: Dialling | None = owner
-        self._client = client
+        self._source = client[0] if dialer.transparent else dialer.source  # the address to connect from; empty for any
         self._original = original
         self._story = story
-        self.started_at = dialer.deadlines.now()  # of the attempt that was connected, once there is one
+        self.started_at = now = dialer.deadlines.now()  # of the attempt that was connected, once there is one
         self.server: Server | None = None  # that is connected
-        self._left = dialer.in_order(self.started_at, original)
-        self._target: Target | None = None
-        self._addresses: list[str] = []  # of the target, not tried yet
+        self._left = dialer.in_order(now, original)
+        self._target: Server | None = None  # whose addresses are tried
+        self._servers: Sequence[Server] = ()  # its addresses that were not tried yet
         self._attempts: list[Attempt] = []  # under way
         self._lookup: Deferred[None] | None = None  # under way
-        self._ends_at = 0.0  # for the target
-        self._blame = False  # did the target do anything wrong?
         self._outcome: tuple[str, str, Server | None] = ("", "no destination", None)
-        self._go_on()
+        self._go_on(now)
 
     # What the session asks for.
 
@@ -113,14 +111,14 @@ class Dial:
         """The server greeted: it is not down, if it was."""
         memory, server = self._dialer.memory, self.server
         if len(memory) and server is not None:
-            memory.succeeded(key_of(server.destination, self._original))
-            memory.succeeded(host_port(server.name, server.port))
+            memory.succeeded(key_of(server, self._original))
+            memory.succeeded(server.key)
             memory.succeeded(host_port(server.address, server.port))
 
     def cancel(self) -> None:
         """The session is over.  A socket that was handed over stays the owner's."""
         self._owner = None
-        self._left.clear()
+        self._left = ()
         self._stop()
 
     # What the poller and the deadlines call.
@@ -130,7 +128,7 @@ class Dial:
         if self._owner is None:
             return
         if self._left:
-            self._go_on()
+            self._go_on(self._dialer.deadlines.now())
         else:
             owner, self._owner = self._owner, None
             owner.server_unreachable(*self._outcome)
@@ -143,33 +141,31 @@ class Dial:
 
     def deadline_passed(self, now: float) -> None:
         """The last attempt has had its 250 ms."""
-        self._begin_attempt()
+        self._begin_attempt(now)
 
     # Targets, one after the other.
 
-    def _go_on(self) -> None:
+    def _go_on(self, now: float) -> None:
         """Begin with the first of what is left."""
-        first = self._left.popleft()
-        if isinstance(first, Target):
-            self._begin(first)
-        elif first.kind == "address":
-            target = self._dialer.literal(first)
-            if target is not None:
-                self._begin(target)
+        first, self._left = self._left[0], self._left[1:]
+        if isinstance(first, Server):
+            self._target = first
+            if first.address:
+                self._race((first,), now)
             else:
-                itself = Target(first.host, first.port, first, literal=True)
-                self._refuse(itself, ROUTING_LOOP, "that is this proxy itself")
-        elif first.kind == "name":
-            self._begin(Target(first.host, first.port, first, literal=False))
+                self._look_up(self._resolve(first))
         elif first.kind == "mx":
-            self._look_up(Target(first.host, first.port, first, literal=False), exchanges=True)
+            self._target = domain = Server(first.host, "", first.port, first)
+            self._look_up(self._exchanges(domain))
+        elif first.kind == "original":
+            self._begin_original(first, now)
         else:
-            self._begin_original(first)
+            self._refuse(Server(first.host, first.host, first.port, first), ROUTING_LOOP, "that is this proxy itself")
 
-    def _begin_original(self, destination: Destination) -> None:
+    def _begin_original(self, destination: Destination, now: float) -> None:
         """Where the intercepted client wanted to go."""
         address, port = self._original or ("", 0)
-        target = Target(address, port, destination, literal=True)
+        self._target = target = Server(address, address, port, destination)
         route = self._dialer.route
         refusal = (
             self._dialer.surroundings.original_refusal(address, port, route.original_ports, route.original_networks)
@@ -177,29 +173,21 @@ class Dial:
             else (ROUTING_LOOP, "the connection was not intercepted")
         )
         if refusal is None:
-            self._begin(target)
+            self._race((target,), now)
         else:
             self._refuse(target, *refusal)
 
-    def _begin(self, target: Target) -> None:
-        self._target = target
-        if target.literal:
-            self._race([target.host])
-        else:
-            self._look_up(target, exchanges=False)
-
-    def _look_up(self, target: Target, exchanges: bool) -> None:
-        self._target = target
-        lookup = Deferred.fromCoroutine(self._exchanges(target) if exchanges else self._resolve(target))
+    def _look_up(self, asking: Coroutine[Deferred[None], None, None]) -> None:
+        lookup = Deferred.fromCoroutine(asking)
         if not lookup.called:
             self._lookup = lookup
         lookup.addErrback(self._broke)
 
-    async def _exchanges(self, domain: Target) -> None:
+    async def _exchanges(self, domain: Server) -> None:
         """Put the exchanges of a mail domain in its place."""
         dialer = self._dialer
         try:
-            exchanges = await dialer.names().exchanges(domain.host, dialer.route.timeouts.resolve)
+            exchanges = await dialer.names().exchanges(domain.name, dialer.route.timeouts.resolve)
         except NotResolved as problem:
             self._lookup = None
             self._refuse(domain, NAME_NOT_RESOLVED, str(problem))
@@ -209,20 +197,16 @@ class Dial:
             self._refuse(domain, NAME_NOT_RESOLVED, "it has no usable mail exchange")
             return
         now = dialer.deadlines.now()
-        targets = [
-            Target(exchange.name, domain.port, domain.destination, literal=False)
-            for exchange in by_preference(exchanges)
-        ]
+        targets = [Server(exchange.name, "", domain.port, domain.destination) for exchange in by_preference(exchanges)]
         down = [target for target in targets if dialer.memory.is_down(target.key, now)]
-        self._left.extendleft(reversed([target for target in targets if target not in down]))
-        self._left.extend(down)
+        self._left = (*[target for target in targets if target not in down], *self._left, *down)
         self._dialer.poller.soon(self)
 
-    async def _resolve(self, target: Target) -> None:
+    async def _resolve(self, target: Server) -> None:
         """Race what may be connected of the addresses of a name."""
         dialer = self._dialer
         try:
-            addresses = await dialer.names().addresses(target.host, dialer.route.timeouts.resolve)
+            addresses = await dialer.names().addresses(target.name, dialer.route.timeouts.resolve)
         except NotResolved as problem:
             self._lookup = None
             self._refuse(target, NAME_NOT_RESOLVED, str(problem))
@@ -238,9 +222,8 @@ class Dial:
         usable = [address for address, refusal in refusals.items() if refusal is None]
         if usable:
             now = dialer.deadlines.now()
-            self._race(
-                dialer.memory.down_last(interleave(usable), lambda address: host_port(address, target.port), now)
-            )
+            order = dialer.memory.down_last(interleave(usable), lambda address: host_port(address, target.port), now)
+            self._race([target.at(address) for address in order], now)
         else:
             refused = [refusal for refusal in refusals.values() if refusal is not None]
             loops = [refusal for refusal in refused if refusal[0] == ROUTING_LOOP]
@@ -256,52 +239,43 @@ class Dial:
 
     # The addresses of one target.
 
-    @property
-    def _source(self) -> str:
-        """The address to connect from, empty for any."""
-        source = self._dialer.route.source
-        return self._client[0] if source == "client" else source
+    def _race(self, servers: Sequence[Server], now: float) -> None:
+        self._servers = servers
+        self._blame = False  # did the target do anything wrong?
+        self._ends_at = now + self._dialer.connect_timeout
+        self._begin_attempt(now)
 
-    def _race(self, addresses: list[str]) -> None:
-        self._addresses = addresses
-        self._blame = False
-        self._ends_at = self._dialer.deadlines.now() + self._dialer.route.timeouts.connect
-        self._begin_attempt()
-
-    def _begin_attempt(self) -> None:
+    def _begin_attempt(self, now: float) -> None:
         """Connect the next address, or give the target up when none is left and none under way."""
-        dialer, target = self._dialer, self._target
-        assert target is not None
-        now = dialer.deadlines.now()
-        while self._addresses and now < self._ends_at:
-            server = target.server(self._addresses.pop(0))
+        dialer = self._dialer
+        while self._servers and now < self._ends_at:
+            server, self._servers = self._servers[0], self._servers[1:]
+            ends_at = min(now + ATTEMPT_TIMEOUT, self._ends_at)
             try:
-                attempt = Attempt(
-                    self, server, dialer.poller, dialer.deadlines, now, min(now + ATTEMPT_TIMEOUT, self._ends_at),
-                    self._source, dialer.route.source == "client",
-                )  # fmt: skip
+                attempt = Attempt(self, dialer, server, self._source, now, ends_at)
             except OSError as error:
                 self._note(server, error.strerror or str(error), error.errno or 0)
                 continue
             self._attempts.append(attempt)
-            if self._addresses:
+            if self._servers:
                 dialer.deadlines.at(now + ATTEMPT_DELAY, self)
             return
-        if not self._attempts:
+        if not self._attempts and self._target is not None:
             _, reason, last = self._outcome
-            self._give_up(target, NO_ANSWER_FROM_HOST, reason, last, self._blame)
+            self._give_up(self._target, NO_ANSWER_FROM_HOST, reason, last, self._blame)
 
     def attempt_failed(self, attempt: Attempt, reason: str, code: int) -> None:
         """One address did not answer, the next begins at once."""
         self._attempts.remove(attempt)
         self._note(attempt.server, reason, code)
-        self._dialer.deadlines.cancel(self)
-        self._begin_attempt()
+        deadlines = self._dialer.deadlines
+        deadlines.cancel(self)
+        self._begin_attempt(deadlines.now())
 
     def attempt_won(self, attempt: Attempt, mask: int) -> None:
         """One address is connected, the others are forgotten."""
         self._attempts.remove(attempt)
-        if self._attempts or self._addresses:
+        if self._attempts or self._servers:
             self._stop()
         self.server = attempt.server
         self.started_at = attempt.started_at
@@ -318,7 +292,7 @@ class Dial:
 
     def _stop(self) -> None:
         """Forget what is under way for the target."""
-        self._addresses = []
+        self._servers = ()
         self._dialer.deadlines.cancel(self)
         attempts, self._attempts = self._attempts, []
         for attempt in attempts:
@@ -329,13 +303,12 @@ class Dial:
 
     # The end of a target.
 
-    def _refuse(self, target: Target, status: str, reason: str) -> None:
+    def _refuse(self, target: Server, status: str, reason: str) -> None:
         """A target that was not even tried."""
-        server = target.server(target.host if target.literal else "")
-        self._tell(server, reason)
-        self._give_up(target, status, reason, server)
+        self._tell(target, reason)
+        self._give_up(target, status, reason, target)
 
-    def _give_up(self, target: Target, status: str, reason: str, server: Server | None, blame: bool = True) -> None:
+    def _give_up(self, target: Server, status: str, reason: str, server: Server | None, blame: bool = True) -> None:
         """On to the next, in the next turn.  `blame`: it is tried last for a while."""
         if _WEIGHT[status] >= _WEIGHT[self._outcome[0]]:
             self._outcome = (status, reason, server)
@@ -344,8 +317,8 @@ class Dial:
             memory = self._dialer.memory
             memory.failed(target.key, now)
             # A mail domain is down when its last exchange is.
-            if not any(isinstance(one, Target) and one.destination is target.destination for one in self._left):
-                memory.failed(key_of(target.destination, self._original), now)
+            if not any(isinstance(one, Server) and one.destination is target.destination for one in self._left):
+                memory.failed(key_of(target, self._original), now)
         self._dialer.poller.soon(self)
 
     def _tell(self, server: Server, reason: str) -> None:

@@ -22,11 +22,10 @@ our own host (no descriptors, no local ports, no source address) are not held ag
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.net.going_out.destination import FailureMemory, Surroundings, Target, key_of
+from proxy.net.going_out.destination import FailureMemory, Server, Surroundings, key_of
 
 if TYPE_CHECKING:
     from proxy.net.going_out.names.wanted import Names
@@ -57,27 +56,27 @@ class Dialer:
         self.observer = observer
         self.memory = memory
         self.surroundings = surroundings
-        self._literals = {
-            destination: Target(destination.host, destination.port, destination, literal=True)
-            for destination in route.destination
-            if destination.kind == "address"
-        }
+        self.transparent = route.source == "client"
+        self.source = "" if self.transparent else route.source  # the address to connect from; empty for any
+        self.connect_timeout = route.timeouts.connect
         self._listening: frozenset[tuple[str, int]] | None = None
-        self._loops: set[Target] = set()
+        self._ways: tuple[Server | Destination, ...] = ()
 
-    def in_order(self, now: float, original: tuple[str, int] | None) -> deque[Destination | Target]:
-        """What a session tries, in turn."""
-        if len(self.route.destination) > 1 and len(self.memory):
-            ordered = self.memory.down_last(self.route.destination, lambda one: key_of(one, original), now)
-            return deque(ordered)
-        return deque(self.route.destination)
-
-    def literal(self, destination: Destination) -> Target | None:
-        """The target of an address in the configuration, None when it leads back to this proxy."""
+    def in_order(self, now: float, original: tuple[str, int] | None) -> tuple[Server | Destination, ...]:
+        """What a session tries, in turn: servers, and destinations of which only their own session can tell more."""
         listening = self.surroundings.listening()
         if listening is not self._listening:
             self._listening = listening
-            leads_back = self.surroundings.leads_back
-            self._loops = {one for one in self._literals.values() if leads_back(one.host, one.port)}
-        target = self._literals[destination]
-        return None if self._loops and target in self._loops else target
+            self._ways = tuple(self._way_to(destination) for destination in self.route.destination)
+        if len(self._ways) > 1 and len(self.memory):
+            return tuple(self.memory.down_last(self._ways, lambda way: key_of(way, original), now))
+        return self._ways
+
+    def _way_to(self, destination: Destination) -> Server | Destination:
+        """The server of an address or a name; an address that leads back to this proxy is told when its turn comes."""
+        host, port = destination.host, destination.port
+        if destination.kind == "name":
+            return Server(host, "", port, destination)
+        if destination.kind == "address" and not self.surroundings.leads_back(host, port):
+            return Server(host, host, port, destination)
+        return destination

@@ -15,7 +15,6 @@ from proxy.net.going_out.destination import (
     FailureMemory,
     Server,
     Surroundings,
-    Target,
     by_preference,
     interleave,
     key_of,
@@ -171,7 +170,7 @@ def test_servers_and_targets_are_written_as_people_read_them() -> None:
     assert str(Server("2001:db8::1", "2001:db8::1", 25, ADDRESS)) == "[2001:db8::1]:25"
     assert str(Server("mx.example", "192.0.2.1", 25, ADDRESS)) == "mx.example[192.0.2.1]:25"
     assert str(Server("mx.example", "", 25, ADDRESS)) == "mx.example:25"
-    assert Target("mx.example", 25, ADDRESS, literal=False).key == "mx.example:25"
+    assert Server("mx.example", "", 25, ADDRESS).key == "mx.example:25"
     assert key_of(Destination("original", "", 0), ("192.0.2.1", 25)) == "192.0.2.1:25"
     assert key_of(Destination("original", "", 0), None) == ""
     assert key_of(Destination("mx", "example", 25), None) == "mx:example"
