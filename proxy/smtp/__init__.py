@@ -19,8 +19,8 @@ and says what happened; calls only go down:
         errands.py what the proxy says to the server by itself, and what follows from the reply
         ends.py    refusals, lost peers, time-outs, injections, the next server
           parts/   client, server: what each said and is known to be · answers: the server's lines, by what is owed ·
-                   held: a reply that is not shown yet · late: lines behind the end of one · owed · talk: the output ·
-                   trust: XCLIENT · bridge: TLS on each side by itself · times: the deadlines
+                   held: a reply that is not shown yet · late: lines behind the end of one · talk: the output, and what
+                   is owed for it · trust: XCLIENT · bridge: TLS on each side by itself
 
 `commands.py` tells the few verbs that are read, `notices.py` writes the few replies that are the proxy's own,
 `policy.py` is what the operator wants and what sessions of one destination learn from each other, `terms.py` names

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.smtp.reply.repair import repair_reply
+from proxy.smtp.reply.repair import EhloContext, RepairResult, repair_reply
 from proxy.smtp.reply.replies import code_of
 from proxy.smtp.session.commands import BEFORE_TLS, verb_of
 from proxy.smtp.session.ends import Ends
@@ -25,10 +25,8 @@ from proxy.smtp.session.events import (
 from proxy.smtp.session.parts.answers import Answers, Said
 from proxy.smtp.session.parts.bridge import Bridge
 from proxy.smtp.session.parts.client import Client
-from proxy.smtp.session.parts.owed import Owed
 from proxy.smtp.session.parts.server import Server
-from proxy.smtp.session.parts.talk import Talk
-from proxy.smtp.session.parts.times import Times
+from proxy.smtp.session.parts.talk import Owed, Talk
 from proxy.smtp.session.parts.trust import Trust
 from proxy.smtp.session.policy import SessionPolicy
 from proxy.smtp.session.terms import Phase, Refusal, Reply
@@ -48,26 +46,37 @@ BEHIND_STARTTLS: Final = "bytes of the client behind STARTTLS, before the 220"
 
 
 class Dialogue:
-    """The commands and replies of one session."""
+    """The commands and replies of one session, and the parts that it is put together of."""
 
     __slots__ = (
-        "_ends", "_errands", "_policy", "_session_id", "answers", "bridge", "client", "draining", "server", "talk",
-        "times", "trust",
+        "_draining", "_ends", "_errands", "_policy", "_session_id", "answers", "bridge", "client", "server", "talk",
+        "trust",
     )  # fmt: skip
 
-    def __init__(self, policy: SessionPolicy, now: float, trust: Trust, session_id: str) -> None:
+    def __init__(
+        self,
+        policy: SessionPolicy,
+        now: float,
+        *,
+        client_trusted: bool = False,
+        client_address: str = "",
+        session_id: str = "",
+    ) -> None:
+        """`client_trusted`: may use XCLIENT where the server offers it; `client_address`: textual, for XCLIENT;
+        `session_id`: what the log calls the session, for the texts of the proxy's own replies."""
         self._policy = policy
-        self.trust = trust
+        self._session_id = session_id
+        self._draining = False
+        self._ends: Ends | None = None
+        self._errands: Errands | None = None
+        self.trust = Trust(client_trusted, client_address)
         self.talk = Talk(now)
         self.client = Client()
         self.server = Server()
-        self.answers = Answers(policy, self.talk, self.server, trust)
-        self.bridge = Bridge(policy, self.talk, self.client, self.server)
-        self.times = Times(policy, now)
-        self._session_id = session_id
-        self._ends: Ends | None = None
-        self._errands: Errands | None = None
-        self.draining = False
+        self.answers = Answers(policy, self.talk, self.server, self.trust)
+        self.bridge: Bridge | None = None
+        if policy.bridge is not None:
+            self.bridge = Bridge(policy, policy.bridge, self.talk, self.client, self.server)
 
     # These two are made when they are needed, which in most sessions is never: that saves 0.4 us of 20.
 
@@ -76,14 +85,7 @@ class Dialogue:
         """What ends the session."""
         if self._ends is None:
             self._ends = Ends(
-                self._policy,
-                self._session_id,
-                self.talk,
-                self.client,
-                self.server,
-                self.answers,
-                self.bridge,
-                self.times,
+                self._policy, self._session_id, self.talk, self.client, self.server, self.answers, self.bridge
             )
         return self._ends
 
@@ -101,55 +103,48 @@ class Dialogue:
     def _may_read(self) -> bool:
         """Whether the client's next line may be looked at now."""
         phase = self.talk.phase
-        if phase != Phase.COMMANDS and (
-            phase != Phase.OPENING or self.server.another_left or self._policy.bridge is not None
-        ):
-            return False
+        if phase != Phase.COMMANDS and phase != Phase.REFUSING:
+            early = phase == Phase.OPENING and not self.server.another_left and self.bridge is None
+            if not early:
+                return False
         client = self.client
-        if client.released or client.finished or client.waiting is not None or self.bridge.starttls_waits:
+        if client.released or client.finished or client.waiting is not None:
             return False
-        return self.talk.owed.may_follow
+        return self.talk.may_follow
 
     def read_client(self) -> None:
         """Send on every whole line that may go."""
-        client = self.client
-        left = self.talk.commands_left
-        commands = 0
-        more = False
-        while self._may_read():
-            if commands >= left:
-                more = client.closed or client.lines.held != b""
-                break
+        client, talk = self.client, self.talk
+        while (client.lines.held or client.closed) and talk.commands_left and self._may_read():
             line = client.next()
-            if line is None:
-                if client.closed:
-                    self._finish_server(client.lines.take_pending())
+            if line is not None:
+                talk.works_through_one()
+                self._command(line)
+            elif client.closed:
+                self._finish_server(client.lines.take_pending())
+            else:
                 break
-            commands += 1
-            self._command(line)
-        if commands or more:
-            self.talk.worked_through(commands, more)
 
     def _finish_server(self, rest: bytes) -> None:
         """The client has ended: half a line goes as it is, and then the end."""
-        must_end = self.bridge.must_end
-        if must_end is not None:
-            # the server had refused: as without a proxy, the client has heard that and closed
-            outcome = "client-closed" if must_end.outcome == "server-closed" else must_end.outcome
-            self.ends.end(outcome, "client", must_end.cause)
+        if self.talk.phase == Phase.REFUSING:
+            self.ends.client_gone()
             return
-        if rest and not self.bridge.tls_missing:  # half a MAIL in clear is as bad as a whole one
+        if rest and (
+            self.bridge is None or not self.bridge.tls_missing
+        ):  # half a MAIL in clear is as bad as a whole one
             self.talk.to_server(rest)
         self.client.finish()
-        self.times.server_may_end(self.talk.now)
+        self.talk.begin_turn()
         self.talk.tell(FinishServer())
 
     def _command(self, line: bytes) -> None:
         """Deal with one command line."""
         verb = verb_of(line)
-        if self.bridge.must_end is not None:
-            self.ends.refuse(self.bridge.must_end)
-        elif self.bridge.tls_missing and verb not in BEFORE_TLS:
+        bridge = self.bridge
+        if self.talk.phase == Phase.REFUSING:
+            self.ends.refuse(self.ends.must_end)
+        elif bridge is not None and bridge.tls_missing and verb not in BEFORE_TLS:
             self.ends.refuse(Refusal("4.7.0", "TLS is required here: use STARTTLS first", "refused", "client"))
         elif verb == b"EHLO" or verb == b"LHLO":
             self._greeting(Reply.EHLO, line)
@@ -179,7 +174,7 @@ class Dialogue:
         client.release()
         self.talk.to_server(line + client.lines.take_pending())
         self.talk.tell(RELEASE_CLIENT)
-        self.talk.owed.add(Reply.UNREAD, self.talk.now)
+        self.talk.owe(Reply.UNREAD)
         if client.closed:
             self.talk.tell(FinishServer())
         self._let_server_go()
@@ -190,7 +185,7 @@ class Dialogue:
         After an EHLO reply one more reply line is looked at: were it a late line of that EHLO reply, the client would
         take it for the answer to MAIL, and the answer to MAIL for that to RCPT.
         """
-        owed = self.talk.owed.first
+        owed = self.talk.first
         late = self.answers.late.possible and self._policy.repair.mode == "repair"
         if owed is not None and owed.kind == Reply.UNREAD and not late:
             self._release_server()
@@ -250,10 +245,10 @@ class Dialogue:
         """The reply that was owed first is over."""
         kind = owed.kind
         if kind == Reply.BANNER:
-            self.talk.owed.begin_at(self.talk.now)
+            self.talk.owe_from_now()
             self.talk.enter(Phase.COMMANDS)
             if owed.private:
-                self.ends.refuse(self.bridge.banner_held(self.answers.held.take()))
+                self.errands.banner_held()
         elif kind == Reply.STARTTLS:
             self._starttls_over(owed.private)
         elif owed.private:
@@ -262,9 +257,6 @@ class Dialogue:
             self.trust.read(False, self.server.memory, self.talk.now, self.server.tls)
         elif kind == Reply.HELO:
             self.client.greeting_taken(self.server.last_code)
-        if self.server.last_code == 221 and not owed.private:
-            self.server.said_goodbye()
-        self.times.client_may_speak(self.talk.now)
         self.after_reply()
 
     def after_reply(self) -> None:
@@ -272,69 +264,68 @@ class Dialogue:
         client = self.client
         if client.released:
             self._let_server_go()
-        elif client.waiting is not None:
-            if not self.bridge.reopening:
-                self._go_on_waiting()
-        elif self.draining and self.ends.may_speak:
+        elif self._draining and self.ends.may_speak:
             self.ends.stop()
-        elif self.bridge.starttls_waits:
-            self._answer_starttls()
-            self.read_client()
+        elif client.waiting is not None:
+            self._go_on_waiting()
         elif client.lines.held or client.closed:
             self.read_client()
 
     def _go_on_waiting(self) -> None:
-        """Deal with the command that waits, if it is known by now what the server offers; else ask."""
-        if len(self.talk.owed) or self.trust.asking or self.talk.phase != Phase.COMMANDS:
-            return
-        self.talk.worked_through(1, False)
-        self._command(self.client.take_waiting())
-        self.read_client()
+        """Deal with the command that waits, once all replies are through and the server is where the client had it."""
+        talk = self.talk
+        if talk.first is None and talk.phase == Phase.COMMANDS and not self.trust.asking and not self.server.fresh:
+            talk.works_through_one()
+            self._command(self.client.take_waiting())
+            self.read_client()
 
     # -- EHLO --------------------------------------------------------------------------------------------------------
 
     def ehlo_over(self, by_silence: bool) -> None:
         """An EHLO reply is over: judge it, repair it, show it in one write."""
         talk, server, answers = self.talk, self.server, self.answers
-        owed = talk.owed.first
+        owed = talk.first
         assert owed is not None
-        talk.owed.first_is_over()
-        server.said(answers.held.last_code)
-        raw = answers.held.take()
-        result = repair_reply(
-            raw, self._policy.repair, self.bridge.context(self.trust.may_see), unterminated=by_silence
-        )
+        talk.first_is_over()
+        server.said(answers.held.last_code, owed.private)
+        result = self._repaired(answers.held.take(), by_silence)
         if result.refused:
             answers.late.end()
         else:
             answers.late.begin(after_silence=by_silence)
-        self.times.client_may_speak(talk.now)
         for finding in result.findings:
             if finding.id in GOING_ON:
                 server.memory.saw_going_on(talk.now)
         if owed.private:
             self.errands.private_ehlo(result)
         elif not (self._policy.xclient and self.errands.says_xclient(result)):
-            talk.tell(EhloReplied(result, talk.now - owed.at, self.bridge.inside_tls))
+            talk.tell(EhloReplied(result, talk.now - owed.at, self.client.tls))
             if not self.trust.reply_read(result, server.memory, talk.now, server.tls):
                 self.errands.refuse_stranger()
                 return
-            if server.last_code == 221:
-                server.said_goodbye()
             talk.to_client(result.reply)
         self.after_reply()
+
+    def _repaired(self, raw: bytes, by_silence: bool) -> RepairResult:
+        server, bridge = self.server, self.bridge
+        hidden, offered = bridge.starttls_shown() if bridge is not None else (False, False)
+        context = EhloContext(
+            server.banner, server.name, server.address, self.client.name, server.tls and not offered, hidden, offered,
+            self.trust.may_see,
+        )  # fmt: skip
+        return repair_reply(raw, self._policy.repair, context, unterminated=by_silence)
 
     def _ehlo_too_long(self) -> None:
         """`reply-too-long`: it goes as it comes, up to the first final line."""
         talk = self.talk
-        owed = talk.owed.first
+        owed = talk.first
         assert owed is not None
         if owed.private:
             self.ends.refuse(Refusal("4.4.2", "its EHLO reply is too long", "error", "server"))
             return
         raw = self.answers.held.take()
-        result = repair_reply(raw, self._policy.repair, self.bridge.context(self.trust.may_see))
-        talk.tell(EhloReplied(result, talk.now - owed.at, self.bridge.inside_tls))
+        result = self._repaired(raw, False)
+        talk.tell(EhloReplied(result, talk.now - owed.at, self.client.tls))
         if not self.errands.stranger_offered(result):
             self.trust.read_in_part()
             self.follow(self.answers.passes_unrepaired(raw))
@@ -343,56 +334,45 @@ class Dialogue:
 
     def _starttls(self, line: bytes) -> None:
         bridge = self.bridge
-        if not bridge.answers_starttls:
-            # In bridge mode this is a letting go; in pass-through what is offered inside TLS can't be known before.
-            if self._policy.bridge is None or self.trust.safe or self.errands.stranger_may_go(line):
-                self.talk.ask(Reply.STARTTLS, line)
-        elif bridge.asks_starttls:
+        # In bridge mode what is not ours is a letting go; in pass-through what is offered inside TLS can't be known
+        # before.
+        if bridge is None or (bridge.answers_starttls and bridge.asks_starttls):
             self.talk.ask(Reply.STARTTLS, line)
-        else:
-            self._answer_starttls()
-
-    def _answer_starttls(self) -> None:
-        """The server's side has met its policy before its banner was shown: answer in its turn."""
-        if self.bridge.waits_to_answer():
-            return
-        if self.client.lines.held:
+        elif not bridge.answers_starttls:
+            if self.trust.safe or self.errands.stranger_may_go(line):
+                self.talk.ask(Reply.STARTTLS, line)
+        # The server's side has met its policy before its banner was shown: the proxy answers, in its turn.
+        elif self.talk.first is not None:
+            self.client.waits_with(line)
+        elif self._draining:
+            self.ends.stop()
+        elif self.client.lines.held:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
         elif self.answers.lines.held:
             self.ends.injected("starttls-response-injection", "bytes of the server that answer nothing, before the 220")
         else:
-            self.bridge.accept_client()
+            bridge.accept_client()
 
     def _starttls_over(self, private: bool) -> None:
         """The reply to STARTTLS is over: TLS, a refusal, or bytes where RFC 3207 allows none."""
         lines = self.answers.held.take()
-        ours = private or self.bridge.answers_starttls
+        bridge = self.bridge if private or (self.bridge is not None and self.bridge.answers_starttls) else None
         # Clients go by the first code or by the last.
         if self.server.last_code != 220 and code_of(lines) != 220:
-            if not ours:
+            if bridge is None:
                 self.talk.tell(StarttlsAnswered("refused", lines))
                 self.talk.to_client(lines)
                 return
-            self.errands.starttls_refused(lines, private, self.draining)
+            self.errands.starttls_refused(lines, private, self._draining)
         elif self.answers.lines.held:
             self.ends.injected("starttls-response-injection", "bytes of the server behind its 220 to STARTTLS")
         elif self.client.lines.held and not private:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
-        elif ours:
-            self.bridge.secure_server()
+        elif bridge is not None:
+            bridge.secure_server()
         else:
             self.talk.to_client(lines)
             self.talk.enter(Phase.HELLO)
             self.talk.tell(ACCEPTED)
             if self.client.closed:
                 self.first_byte_of_tls()
-
-    # -- drain -------------------------------------------------------------------------------------------------------
-
-    def drain(self) -> None:
-        """The service stops: end the session at the first place where a line may be said, if it has not let go."""
-        self.draining = True
-        phase = self.talk.phase
-        unseen = phase == Phase.CONNECTING or (phase == Phase.OPENING and not self.server.shown)
-        if unseen or self.ends.may_speak:
-            self.ends.stop()

@@ -7,15 +7,13 @@ nothing owed.  Bytes where RFC 3207 allows none (CVE-2011-0411 and its mirror im
 from __future__ import annotations
 
 from proxy.smtp.reply.replies import is_refusal
-from proxy.smtp.session.events import End, Injected, NextDestination, StarttlsAnswered
+from proxy.smtp.session.events import DropServer, End, Injected, NextDestination, StarttlsAnswered
 from proxy.smtp.session.notices import closing, no_tls
 from proxy.smtp.session.parts.answers import Answers
 from proxy.smtp.session.parts.bridge import Bridge
 from proxy.smtp.session.parts.client import Client
-from proxy.smtp.session.parts.owed import Owed
 from proxy.smtp.session.parts.server import Server
-from proxy.smtp.session.parts.talk import Talk
-from proxy.smtp.session.parts.times import Times
+from proxy.smtp.session.parts.talk import Owed, Talk
 from proxy.smtp.session.policy import SessionPolicy
 from proxy.smtp.session.terms import Phase, Refusal, Reply
 
@@ -23,7 +21,7 @@ from proxy.smtp.session.terms import Phase, Refusal, Reply
 class Ends:
     """The last words of both sides, and of the proxy."""
 
-    __slots__ = ("_answers", "_bridge", "_client", "_policy", "_server", "_session_id", "_talk", "_times")
+    __slots__ = ("_answers", "_bridge", "_client", "_policy", "_server", "_session_id", "_talk", "must_end")
 
     def __init__(
         self,
@@ -33,8 +31,7 @@ class Ends:
         client: Client,
         server: Server,
         answers: Answers,
-        bridge: Bridge,
-        times: Times,
+        bridge: Bridge | None,
     ) -> None:
         self._policy = policy
         self._session_id = session_id
@@ -43,7 +40,7 @@ class Ends:
         self._server = server
         self._answers = answers
         self._bridge = bridge
-        self._times = times
+        self.must_end: Refusal | None = None  # the next command ends the session, for this cause
 
     def end(
         self, outcome: str, by: str, reason: str = "", *, reset_client: bool = False, reset_server: bool = False
@@ -62,18 +59,28 @@ class Ends:
         """
         if refusal is None or self._talk.phase == Phase.ENDED:
             return
-        if refusal.when == Refusal.NOW:
+        talk = self._talk
+        if refusal.when == Refusal.NOW or talk.phase == Phase.REFUSING:
             if not self._answers.inside_a_line:
                 where = self._server.text if name_server else ""
-                said = closing(refusal.status, self._policy.route, refusal.cause, where, self._session_id)
-                self._talk.to_client(said)
+                talk.to_client(closing(refusal.status, self._policy.route, refusal.cause, where, self._session_id))
             self.end(refusal.outcome, refusal.by, refusal.cause)
             return
         if refusal.when == Refusal.BEHIND_454:
             self.say_454(refusal.cause)
         self._answers.forget()
-        self._times.client_may_speak(self._talk.now)
-        self._bridge.end_at_next(Refusal(refusal.status, refusal.cause, refusal.outcome, refusal.by))
+        self.must_end = refusal
+        talk.begin_turn()
+        talk.enter(Phase.REFUSING)
+        talk.tell(DropServer())
+
+    def client_gone(self) -> None:
+        """The client has ended without a next command."""
+        must_end = self.must_end
+        assert must_end is not None
+        # the server had refused: as without a proxy, the client has heard that and closed
+        outcome = "client-closed" if must_end.outcome == "server-closed" else must_end.outcome
+        self.end(outcome, "client", must_end.cause)
 
     def say_454(self, cause: str) -> None:
         """The client has asked for TLS, and was not answered yet."""
@@ -86,9 +93,9 @@ class Ends:
         talk.tell(Injected(event, detail))
         talk.tell(StarttlsAnswered("injection"))
         by = "server" if event.endswith("injection") else "client"
-        if talk.phase == Phase.HELLO or bridge.securing_client:
+        if talk.phase == Phase.HELLO or talk.phase == Phase.SECURING_CLIENT:
             self.end("injection", by, detail)
-        elif bridge.answers_starttls and self._server.banner:
+        elif bridge is not None and bridge.answers_starttls and self._server.banner:
             self.refuse(Refusal("4.7.0", detail, "injection", when=Refusal.BEHIND_454))
         else:
             self.refuse(Refusal("4.7.0", detail, "injection", by))
@@ -98,7 +105,8 @@ class Ends:
     @property
     def may_speak(self) -> bool:
         """Whether a line may be said to the client here: nothing is owed, nothing half said."""
-        if self._talk.phase != Phase.COMMANDS or len(self._talk.owed):
+        talk = self._talk
+        if talk.first is not None or (talk.phase != Phase.COMMANDS and talk.phase != Phase.REFUSING):
             return False
         return not self._client.released and self._client.waiting is None and not self._answers.half_a_line
 
@@ -140,7 +148,7 @@ class Ends:
         if client.released or self._answers.inside_a_line or (rest and rest[-1:] != b"\n"):
             # inside a line, or let go: nothing may be said any more; FIN for FIN, reset for reset
             self.end(outcome, "server", reset_client=reset)
-        elif client.finished and not len(self._talk.owed):
+        elif client.finished and self._talk.first is None:
             self.end(server.outcome("client-closed"), "client")
         elif server.said_its_last:
             self.end(outcome, "server")
@@ -148,9 +156,9 @@ class Ends:
             cause = "the server ended the connection" + (" by a reset" if reset else "")
             self.refuse(Refusal("4.4.2", cause, "server-reset" if reset else "server-closed", "server"))
 
-    def late(self, owed: Owed | None) -> None:
-        """Whoever is to say something has not done so in time; `owed` is what the server owes first."""
-        server = self._server
+    def late(self) -> None:
+        """Whoever is to say something has not done so in time."""
+        server, owed = self._server, self._talk.first
         if owed is not None:
             if owed.kind == Reply.BANNER:
                 self.no_banner(Refusal("4.4.2", "no banner in time", "timeout", "server"))

@@ -11,11 +11,11 @@ import re
 from typing import Final
 
 from proxy.smtp.reply.repair import RepairResult
-from proxy.smtp.session.commands import argument_of
+from proxy.smtp.session.commands import argument_of, verb_of
 from proxy.smtp.session.ends import Ends
-from proxy.smtp.session.events import SaidPrivately, StarttlsAnswered, XclientOffered
+from proxy.smtp.session.events import FreshConnection, SaidPrivately, StarttlsAnswered, XclientOffered
 from proxy.smtp.session.parts.answers import Answers
-from proxy.smtp.session.parts.bridge import Bridge
+from proxy.smtp.session.parts.bridge import REFUSED_BANNER, Bridge
 from proxy.smtp.session.parts.client import Client
 from proxy.smtp.session.parts.server import Server
 from proxy.smtp.session.parts.talk import Talk
@@ -40,7 +40,7 @@ class Errands:
         client: Client,
         server: Server,
         trust: Trust,
-        bridge: Bridge,
+        bridge: Bridge | None,
         ends: Ends,
         answers: Answers,
     ) -> None:
@@ -53,17 +53,42 @@ class Errands:
         self._ends = ends
         self._answers = answers
 
+    @property
+    def _securing(self) -> Bridge | None:
+        """The bridge, while it makes the server's side ready; None where the client's greeting is repeated."""
+        bridge = self._bridge
+        return bridge if bridge is not None and (bridge.reopens_tls or not self._server.fresh) else None
+
+    def banner_held(self) -> None:
+        """The banner that the client has not seen is over: something has to be said to the server first."""
+        lines, securing = self._answers.held.take(), self._securing
+        if securing is not None:
+            self._ends.refuse(securing.banner_held(lines))
+        else:
+            self.greet_again()
+
+    def greet_again(self) -> None:
+        """A fresh connection: the client has seen a banner, the server has not heard the client."""
+        line = self._client.greeting
+        if self._server.last_code != 220:
+            self._ends.refuse(Refusal("4.4.2", REFUSED_BANNER, "error", "server"))
+        elif not line:
+            self._server.is_greeted()
+        else:
+            self._talk.ask(Reply.HELO if verb_of(line) == b"HELO" else Reply.EHLO, line, True)
+
     def private_ehlo(self, result: RepairResult) -> None:
         """Our own EHLO was answered: put the server back where the client had it, or make its side ready."""
+        securing = self._securing
         if self._trust.asking:
             self._question_answered(result)
-        elif not self._bridge.repeats_greeting:
-            self._ends.refuse(self._bridge.offers_read(result))
+        elif securing is not None:
+            self._ends.refuse(securing.offers_read(result))
         # The fresh connection may have led to another server, with a list of its own.
         elif result.refused:
             self._ends.refuse(Refusal("4.4.2", "it refused the EHLO that was repeated", "error", "server"))
         elif not self.says_xclient(result) and not self.stranger_offered(result):
-            self._bridge.greeted_again()
+            self._server.is_greeted()
 
     def private_over(self, kind: int) -> None:
         """The reply to XCLIENT, or to the HELO or RSET that puts the server back where the client had it."""
@@ -71,7 +96,7 @@ class Errands:
         code = self._server.last_code
         if kind == Reply.XCLIENT:
             if code == 220:  # repeat the client's EHLO, whose reply is the one that is shown
-                self._talk.ask(Reply.EHLO, self._client.ehlo, self._bridge.reopening)
+                self._talk.ask(Reply.EHLO, self._client.ehlo, self._server.fresh)
             else:
                 self._ends.refuse(Refusal("4.7.1", "the server refused XCLIENT", "refused"))
         elif self._trust.asking:
@@ -83,7 +108,7 @@ class Errands:
         elif code >= 400:
             self._ends.refuse(Refusal("4.4.2", "it refused the HELO that was repeated", "error", "server"))
         else:
-            self._bridge.greeted_again()
+            self._server.is_greeted()
 
     def says_xclient(self, result: RepairResult) -> bool:
         """Say who the client is, where the operator wants that and the server takes it."""
@@ -116,7 +141,7 @@ class Errands:
 
     def _ask_offers(self) -> None:
         """Say EHLO in the client's name, once the replies to all that it said are through."""
-        if len(self._talk.owed) or self._trust.asking or self._talk.phase != Phase.COMMANDS:
+        if self._talk.first is not None or self._trust.asking or self._talk.phase != Phase.COMMANDS:
             return
         self._trust.ask()
         name = argument_of(self._client.greeting) if self._client.greeted_ok else b""
@@ -147,6 +172,7 @@ class Errands:
         """The server will not have TLS with the proxy: 454, and then clear only where the operator allows it."""
         cause = f"the server refused STARTTLS: {lines.split(_LF, 1)[0].strip().decode('latin-1')}"
         self._talk.tell(StarttlsAnswered("refused", lines))
+        assert self._bridge is not None
         refusal = self._bridge.starttls_refused(cause, private)
         if refusal is not None or private:
             self._ends.refuse(refusal)
@@ -157,6 +183,9 @@ class Errands:
 
     def open_afresh(self) -> None:
         """Go on over a fresh connection, as if the client had said there what it has said here."""
-        self._bridge.open_afresh()
+        if self._bridge is not None:
+            self._bridge.open_afresh()
+        self._server.reopen()
+        self._talk.tell(FreshConnection())
         self._ends.forget_server()
         self._trust.on_fresh_connection()

@@ -10,51 +10,37 @@ replies still owed are through; from there on it can neither misjudge where a me
 | OPENING    | goes on, in whole lines        | banner                          | COMMANDS when it is over             |
 | COMMANDS   | a verb that is read: goes on   | replies, in order               | COMMANDS                             |
 |            | EHLO, STARTTLS: what follows   | EHLO reply: held, repaired      |                                      |
-|            | waits for the reply            | 220 to STARTTLS                 | HELLO (bridge: SECURING)             |
+|            | waits for the reply            | 220 to STARTTLS                 | HELLO (bridge: SECURING_SERVER)      |
 |            | anything else: let go          | owed replies, then let go       | RELEASED when both are               |
 | HELLO      | its first byte: let go of both | anything: injection             | RELEASED, or ENDED                   |
-| SECURING   | waits (bridge)                 | TLS handshake, judged           | COMMANDS, inside TLS or after a 454  |
+| SECURING_… | waits (bridge)                 | TLS handshake, judged           | COMMANDS, inside TLS, or REFUSING    |
+| REFUSING   | is told why (bridge)           | is dropped                      | ENDED                                |
 
 Anything may go to ENDED: a time-out, a lost peer, an injection.  While another destination is left, and in bridge
 mode, the client's lines wait until the banner is over.
 
 The session is put together of parts (`proxy.smtp.session.parts`), each with its own fields: what the client and the
-server have said and are known to be, what is owed and said, the trust in XCLIENT, the bridge, the times.  They say what
-happened; what follows is decided here, for the peers' ends and the clock, and in `dialogue` for commands and replies.
+server have said and are known to be, what is owed and said, the trust in XCLIENT, the bridge.  They say what happened;
+what follows is decided here, for the peers' ends and the clock, and in `dialogue` for commands and replies.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.smtp.session.dialogue import BEHIND_STARTTLS, Dialogue
 from proxy.smtp.session.events import Action, FinishServer
-from proxy.smtp.session.parts.trust import Trust
-from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
-from proxy.smtp.session.terms import MAX_WAITING, Phase, Refusal
+from proxy.smtp.session.policy import DestinationMemory
+from proxy.smtp.session.terms import BANNER_OR_NEXT, MAX_WAITING, Phase, Refusal, Reply
+
+TIMED: Final = (Phase.COMMANDS, Phase.OPENING, Phase.HELLO, Phase.REFUSING)  # somebody is late some time
 
 
-class Session:
+class Session(Dialogue):
     """One client and its server.  Every method returns the actions to carry out, in order; none raises for what a
     peer sent."""
 
-    __slots__ = ("answers", "bridge", "client", "dialogue", "server", "talk")
-
-    def __init__(
-        self,
-        policy: SessionPolicy,
-        now: float,
-        *,
-        client_trusted: bool = False,
-        client_address: str = "",
-        session_id: str = "",
-    ) -> None:
-        """`client_trusted`: may use XCLIENT where the server offers it; `client_address`: textual, for XCLIENT;
-        `session_id`: what the log calls the session, for the texts of the proxy's own replies."""
-        dialogue = self.dialogue = Dialogue(policy, now, Trust(client_trusted, client_address), session_id)
-        self.talk = dialogue.talk
-        self.client = dialogue.client
-        self.server = dialogue.server
-        self.answers = dialogue.answers
-        self.bridge = dialogue.bridge
+    __slots__ = ()
 
     # -- what the edge asks ------------------------------------------------------------------------------------------
 
@@ -81,7 +67,7 @@ class Session:
     @property
     def more_to_read(self) -> bool:
         """Whether the last call stopped for the number of commands: call `read_on` when others have had their turn."""
-        return self.talk.stopped
+        return self.talk.commands_left == 0
 
     @property
     def silent_until(self) -> float | None:
@@ -91,17 +77,24 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """When `time_passed` is to be called next, on the clock of `now`; None for never."""
-        talk = self.talk
-        phase = talk.phase
-        if phase != Phase.COMMANDS and phase != Phase.OPENING and phase != Phase.HELLO:
+        if self.talk.phase not in TIMED:
             return None
-        server = self.server
-        another_left = server.another_left and not server.shown
-        late_at = self.dialogue.times.late_at(talk.owed.first, another_left, self.client.finished)
+        late_at = self._late_at()
         due = self.answers.held.silent_until
-        if due is None or (late_at is not None and late_at < due):
-            return late_at
-        return due
+        return late_at if due is None or (late_at is not None and late_at < due) else due
+
+    def _late_at(self) -> float | None:
+        """When whoever is waited for is late.  RFC 5321 4.5.3.2 has the spans."""
+        policy, owed = self._policy, self.talk.first
+        if owed is None:
+            span = policy.half_closed_timeout if self.client.finished else policy.command_timeout
+            return self.talk.since + span
+        if owed.kind == Reply.UNREAD:
+            return None  # the relay's idle time-out rules
+        if owed.kind != Reply.BANNER:
+            return owed.at + policy.command_timeout
+        span = policy.banner_timeout
+        return owed.at + (min(span, BANNER_OR_NEXT) if self.server.may_be_left else span)
 
     # -- what happens to the server's connection ---------------------------------------------------------------------
 
@@ -122,35 +115,36 @@ class Session:
         self.talk.begin(now)
         if self.talk.phase == Phase.CONNECTING:
             self.server.connected(name, address, port, memory, another_left)
-            self.bridge.open()
-            self.dialogue.read_client()
+            if self.bridge is not None:
+                self.bridge.open()
+            else:
+                self.talk.await_banner(self.server.fresh)  # not shown where the client has seen one already
+            self.read_client()
         return self.talk.done()
 
     def unreachable(self, status: str, cause: str, destination: str, now: float) -> list[Action]:
         """No destination could be connected: `status` is 4.4.1, 4.4.3 or 4.4.6."""
         self.talk.begin(now)
         self.server.unreachable(destination)
-        self.dialogue.ends.refuse(Refusal(status, cause, "unreachable"))
+        self.ends.refuse(Refusal(status, cause, "unreachable"))
         return self.talk.done()
 
     def server_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the server in this turn."""
-        dialogue, talk, answers = self.dialogue, self.talk, self.answers
+        talk = self.talk
         talk.begin(now)
-        if self.client.finished:
-            dialogue.times.server_may_end(now)
         phase = talk.phase
-        if phase == Phase.ENDED or phase == Phase.CONNECTING or self.bridge.must_end is not None:
-            pass
-        elif answers.released:
+        if phase == Phase.COMMANDS or phase == Phase.OPENING:
+            if self.client.finished:
+                talk.begin_turn()
+            self.answers.lines.feed(data)
+            self.read_server()
+        elif phase == Phase.RELEASED:
             talk.to_client(data)
         elif phase == Phase.HELLO:
-            dialogue.ends.injected("starttls-response-injection", "bytes of the server behind its 220, before TLS")
-        elif phase == Phase.SECURING:
+            self.ends.injected("starttls-response-injection", "bytes of the server behind its 220, before TLS")
+        elif phase == Phase.SECURING_SERVER or phase == Phase.SECURING_CLIENT:
             self._spoke_early(data)
-        else:
-            answers.lines.feed(data)
-            dialogue.read_server()
         return talk.done()
 
     def _spoke_early(self, data: bytes) -> None:
@@ -158,142 +152,143 @@ class Session:
 
         Only the late lines of an EHLO reply are removed, as anywhere else.
         """
-        answers, dialogue = self.answers, self.dialogue
+        answers = self.answers
         answers.lines.feed(data)
-        said = answers.read_late() if self.bridge.securing_client else -1
+        said = answers.read_late() if self.talk.phase == Phase.SECURING_CLIENT else -1
         if said >= 0:
-            dialogue.follow(said)
+            self.follow(said)
             return
         answers.lines.take_pending()
-        dialogue.ends.injected("starttls-response-injection", "bytes of the server while TLS was being set up")
-        dialogue.read_client()
+        self.ends.injected("starttls-response-injection", "bytes of the server while TLS was being set up")
+        self.read_client()
 
     def server_ended(self, reset: bool, now: float) -> list[Action]:
         """The server closed (`reset`: by a reset), or cannot be reached any more."""
-        dialogue, server, phase = self.dialogue, self.server, self.talk.phase
+        server, phase = self.server, self.talk.phase
         self.talk.begin(now)
-        if phase == Phase.ENDED or phase == Phase.CONNECTING or self.bridge.must_end is not None:
+        if phase == Phase.ENDED or phase == Phase.CONNECTING or phase == Phase.REFUSING:
             pass
         elif phase == Phase.OPENING and server.may_be_left:
-            dialogue.ends.next_destination("closed before its banner")
-        elif self.bridge.securing_server:
+            self.ends.next_destination("closed before its banner")
+        elif phase == Phase.SECURING_SERVER:
             return self.server_tls_failed("the server ended the connection", now)
-        elif dialogue.trust.asking:
-            dialogue.errands.question_broke()
-        elif self.answers.released or phase == Phase.HELLO:
+        elif self.trust.asking:
+            self.errands.question_broke()
+        elif phase == Phase.RELEASED or phase == Phase.HELLO:
             outcome = server.outcome("server-reset" if reset else "server-closed")
-            dialogue.ends.end(outcome, "server", reset_client=reset)
+            self.ends.end(outcome, "server", reset_client=reset)
         else:
             self._server_lost(reset)
         return self.talk.done()
 
     def _server_lost(self, reset: bool) -> None:
         """Nothing more comes from the server: deliver an EHLO reply that was whole and only waited, and end."""
-        answers, owed = self.answers, self.talk.owed.first
+        answers, owed = self.answers, self.talk.first
         if owed is None or owed.private or not answers.held.is_whole:
             rest = answers.cut_off()
         else:
             rest = answers.cut_off_behind()
-            self.dialogue.ehlo_over(False)
+            self.ehlo_over(False)
         if self.talk.phase != Phase.ENDED:
-            self.dialogue.ends.server_lost(rest, reset)
+            self.ends.server_lost(rest, reset)
 
     # -- what happens to the client's connection ---------------------------------------------------------------------
 
     def client_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the client in this turn."""
-        dialogue, talk, client = self.dialogue, self.talk, self.client
+        talk, client = self.talk, self.client
         talk.begin(now)
-        if talk.phase == Phase.ENDED:
+        phase = talk.phase
+        if phase == Phase.ENDED:
             pass
         elif client.released:
             talk.to_server(data)
-        elif talk.phase == Phase.HELLO:
-            dialogue.first_byte_of_tls()
+        elif phase == Phase.HELLO:
+            self.first_byte_of_tls()
             talk.to_server(data)
-        elif self.bridge.securing_client:
+        elif phase == Phase.SECURING_CLIENT:
             detail = "bytes of the client in clear, behind the 220 to STARTTLS"
-            dialogue.ends.injected("starttls-pipelined", detail)
+            self.ends.injected("starttls-pipelined", detail)
         else:
             client.lines.feed(data)
-            dialogue.read_client()
+            self.read_client()
         return talk.done()
 
     def read_on(self, now: float) -> list[Action]:
         """Go on where a call stopped for the number of commands."""
         self.talk.begin(now)
-        self.dialogue.read_client()
+        self.read_client()
         return self.talk.done()
 
     def client_ended(self, reset: bool, now: float) -> list[Action]:
         """The client closed its side (`reset`: by a reset).  What it said before still goes on."""
-        dialogue, client, phase = self.dialogue, self.client, self.talk.phase
+        client, phase = self.client, self.talk.phase
         self.talk.begin(now)
         client.ended()
         if phase == Phase.ENDED:
             pass
         elif reset:
-            dialogue.ends.end(self.server.outcome("client-reset"), "client", reset_server=True)
+            self.ends.end(self.server.outcome("client-reset"), "client", reset_server=True)
         elif phase == Phase.CONNECTING and not client.lines.held and client.waiting is None:
-            dialogue.ends.end("client-closed", "client")
+            self.ends.end("client-closed", "client")
         elif client.released:
             self.talk.tell(FinishServer())
         elif phase == Phase.HELLO:
-            dialogue.first_byte_of_tls()
+            self.first_byte_of_tls()
         else:
-            dialogue.read_client()
+            self.read_client()
         return self.talk.done()
 
     # -- TLS of bridge mode ------------------------------------------------------------------------------------------
 
     def server_tls_ready(self, now: float) -> list[Action]:
         """The server's side is in TLS and has met its policy."""
-        dialogue, bridge = self.dialogue, self.bridge
-        self.talk.begin(now)
-        if bridge.securing_server:
+        talk, bridge = self.talk, self.bridge
+        talk.begin(now)
+        if bridge is not None and talk.phase == Phase.SECURING_SERVER:
             self.answers.late.end()
-            dialogue.ends.refuse(bridge.server_ready())
-            if not bridge.clients_turn:
-                dialogue.times.client_may_speak(now)
-                dialogue.after_reply()
+            if bridge.server_ready():
+                self.errands.greet_again()
+            if talk.phase != Phase.SECURING_SERVER:
+                talk.begin_turn()
+                self.after_reply()
             elif self.client.lines.held:
-                dialogue.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
-                dialogue.read_client()
+                self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
+                self.read_client()
             else:
                 bridge.accept_client()
-        return self.talk.done()
+        return talk.done()
 
     def server_tls_failed(self, reason: str, now: float) -> list[Action]:
         """The handshake failed or the identity did not meet the policy; that connection is of no use any more."""
-        dialogue, bridge = self.dialogue, self.bridge
-        self.talk.begin(now)
-        if bridge.securing_server:
+        talk, bridge = self.talk, self.bridge
+        talk.begin(now)
+        if bridge is not None and talk.phase == Phase.SECURING_SERVER:
             refusal = bridge.server_failed(reason)
             if self.server.may_be_left and not bridge.asks_starttls:
-                dialogue.ends.next_destination(reason)
+                self.ends.next_destination(reason)
             else:
-                dialogue.ends.refuse(refusal)
-                dialogue.read_client()
-        return self.talk.done()
+                self.ends.refuse(refusal)
+                self.read_client()
+        return talk.done()
 
     def client_tls_ready(self, now: float) -> list[Action]:
         """The client's side is in TLS: the dialogue begins afresh."""
-        dialogue, bridge = self.dialogue, self.bridge
-        self.talk.begin(now)
-        if bridge.securing_client and self.talk.phase == Phase.SECURING:
+        talk, bridge = self.talk, self.bridge
+        talk.begin(now)
+        if bridge is not None and talk.phase == Phase.SECURING_CLIENT:
             bridge.client_ready()
-            self.client.begins_afresh()
-            dialogue.trust.inside_tls()
+            self.trust.inside_tls()
             self.answers.late.end()
             self.server.said(0)
-            dialogue.times.client_may_speak(now)
-            dialogue.after_reply()
-        return self.talk.done()
+            talk.begin_turn()
+            self.after_reply()
+        return talk.done()
 
     def client_tls_failed(self, reason: str, now: float) -> list[Action]:
         """The client's handshake failed: nothing can be said to it any more."""
         self.talk.begin(now)
-        self.dialogue.ends.end("tls-failed", "client", reason)
+        self.ends.end("tls-failed", "client", reason)
         return self.talk.done()
 
     # -- time, and the service ---------------------------------------------------------------------------------------
@@ -305,13 +300,17 @@ class Session:
         if deadline is not None and now >= deadline:
             silent_until = self.silent_until
             if silent_until is not None and now >= silent_until:
-                self.dialogue.follow(self.answers.silence())
+                self.follow(self.answers.silence())
             else:
-                self.dialogue.ends.late(self.talk.owed.first)
+                self.ends.late()
         return self.talk.done()
 
     def drain(self, now: float) -> list[Action]:
         """The service stops: end the session at the first place where a line may be said, if it has not let go."""
         self.talk.begin(now)
-        self.dialogue.drain()
+        self._draining = True
+        phase = self.talk.phase
+        unseen = phase == Phase.CONNECTING or (phase == Phase.OPENING and not self.server.shown)
+        if unseen or self.ends.may_speak:
+            self.ends.stop()
         return self.talk.done()

@@ -21,17 +21,19 @@ GOES_ON_AFTER: Final = 60.0  # seconds of silence after which a server that goes
 class Phase:
     """Where the session stands.
 
-    CONNECTING -> OPENING -> COMMANDS -> (HELLO ->) RELEASED -> ENDED; bridge mode has SECURING while a handshake is
-    under way on either side.  Any phase may go to ENDED.
+    CONNECTING -> OPENING -> COMMANDS -> (HELLO ->) RELEASED -> ENDED; bridge mode has others between while a handshake
+    is under way, and when it has failed.  Any phase may go to ENDED.
     """
 
     CONNECTING: Final = 0  # no server yet; what the client says waits
     OPENING: Final = 1  # the server is connected, its banner is not over
     COMMANDS: Final = 2  # commands and replies are read
     HELLO: Final = 3  # 220 to STARTTLS was forwarded; the client's first byte is awaited
-    SECURING: Final = 4  # bridge: a TLS handshake is under way
-    RELEASED: Final = 5  # both directions are byte relays
-    ENDED: Final = 6
+    SECURING_SERVER: Final = 4  # bridge: a TLS handshake is under way with the server
+    SECURING_CLIENT: Final = 5  # ... with the client
+    REFUSING: Final = 6  # ... no mail in clear may follow: the server is dropped, the next command is the last
+    RELEASED: Final = 7  # both directions are byte relays
+    ENDED: Final = 8
 
 
 class Reply:

@@ -187,3 +187,10 @@ def test_once_tls_is_up_in_bridge_mode(server: str) -> None:
     assert book >> Server(BANNER) << ToClient(BANNER)
     assert book >> Client(b"STARTTLS\r\n") << ToClient(ready) << ClientTls() >> Drain()
     assert book >> ClientTlsReady() << NOTICE << END
+
+
+def test_a_starttls_that_waits_for_a_reply_is_refused_with_it() -> None:
+    book = Playbook(SessionPolicy(bridge=BridgePolicy("starttls", "none")))
+    assert book >> Connected() >> Server(BANNER) << ToClient(BANNER)
+    assert book >> Client(b"NOOP\r\nSTARTTLS\r\n") << ToServer(b"NOOP\r\n") >> Drain()
+    assert book >> Server(b"250 ok\r\n") << behind(b"250 ok\r\n") << END

@@ -257,9 +257,9 @@ def test_where_tls_is_required_no_mail_reaches_the_server_in_clear(
         play = player(SessionPolicy(repair=policy.repair, bridge=BridgePolicy(client, server)), trusted=trusted)
         session = play.session
         for event in [Connected(), *events]:
-            secure = session.bridge.inside_tls if client == "starttls" else session.server.tls
+            secure = session.client.tls if client == "starttls" else session.server.tls
             actions = play.happens(event)
-            secure = secure or (session.bridge.inside_tls if client == "starttls" else session.server.tls)
+            secure = secure or (session.client.tls if client == "starttls" else session.server.tls)
             if not secure:
                 assert b"MAIL" not in to_server(actions)
                 assert b"AUTH" not in to_server(actions)

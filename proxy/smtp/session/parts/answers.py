@@ -27,9 +27,8 @@ from proxy.smtp.reply.replies import code_of, ends_behind_junk, ends_reply, is_r
 from proxy.smtp.session.events import Found
 from proxy.smtp.session.parts.held import MORE, OVER, OVER_BY_SILENCE, TOO_LONG, Held
 from proxy.smtp.session.parts.late import LateLines, Verdict
-from proxy.smtp.session.parts.owed import Owed
 from proxy.smtp.session.parts.server import Server
-from proxy.smtp.session.parts.talk import Talk
+from proxy.smtp.session.parts.talk import Owed, Talk
 from proxy.smtp.session.parts.trust import Trust
 from proxy.smtp.session.policy import SessionPolicy
 from proxy.smtp.session.terms import MAX_REPLY_LINE, Refusal, Reply
@@ -67,7 +66,6 @@ class Answers:
 
     __slots__ = (
         "_long_line", "_long_of", "_policy", "_server", "_talk", "_trust", "held", "late", "lines", "over", "refusal",
-        "released",
     )  # fmt: skip
 
     def __init__(self, policy: SessionPolicy, talk: Talk, server: Server, trust: Trust) -> None:
@@ -80,7 +78,6 @@ class Answers:
         self.late = LateLines()
         self.over: Owed | None = None
         self.refusal: Refusal | None = None
-        self.released = False  # what it says is not read any more
         self._long_line = b""  # the start of a reply line that is forwarded in pieces
         self._long_of: Owed | None = None  # and the reply that it is part of
 
@@ -96,13 +93,16 @@ class Answers:
 
     def read(self) -> int:
         """Take every whole line that is there, then judge what is left at the end of the turn."""
-        lines = self.lines
-        held = self.held
-        owed = self._talk.owed.first
-        if owed is not None and owed.kind == Reply.EHLO and not held.is_ehlo and not self._long_line:
-            memory, now = self._server.memory, self._talk.now
-            if not memory.goes_on(now) and held.keep_whole(lines, self._server.banner):
-                return Said.EHLO
+        lines, held, server, talk = self.lines, self.held, self._server, self._talk
+        owed = talk.first
+        if (
+            owed is not None
+            and owed.kind == Reply.EHLO
+            and not self._long_line
+            and not server.memory.goes_on(talk.now)
+            and held.keep_whole(lines, server.banner)
+        ):
+            return Said.EHLO
         while (line := lines.next()) is not None:
             said = self._line(line)
             if said != Said.NOTHING:
@@ -112,7 +112,7 @@ class Answers:
             if said != Said.NOTHING:
                 return said
         if held.is_ehlo:
-            over = held.turn_over(self._talk.now, lines.pending > 0, self._policy, self._server.memory)
+            over = held.turn_over(talk.now, lines.pending > 0, self._policy, server.memory)
             return _OF_HELD[over]
         return Said.NOTHING
 
@@ -124,21 +124,23 @@ class Answers:
         if self._long_line:
             return self._long_line_ended(line)
         talk = self._talk
-        owed = talk.owed.first
+        owed = talk.first
         if owed is None:
             return self._unasked(line)
         kind = owed.kind
         if kind == Reply.EHLO:
             return _OF_HELD[self.held.add(line, self._server.banner)]
+        code = code_of(line)
         if kind == Reply.BANNER:
             if not self._server.banner:
-                said = self._before_banner(owed, line)
+                said = self._before_banner(owed, line, code)
                 if said >= 0:
                     return said
         elif self.late.possible:
             said = self._late(line, kind)
             if said >= 0:
                 return said
+            self.late.end()
         if owed.private or kind == Reply.STARTTLS:
             if not self.held.keep(line):
                 return self._refused("a reply without an end")
@@ -151,15 +153,14 @@ class Answers:
             talk.to_client(line)
             if kind == Reply.BANNER:
                 self._server.is_shown()
-        self.late.end()
-        if ends_behind_junk(line) if kind == Reply.UNREPAIRED else ends_reply(line):
-            return self._reply_ended(owed, line)
+        if ends_behind_junk(line) if kind == Reply.UNREPAIRED else code and line[3:4] != b"-":
+            return self._reply_ended(owed, code)
         return Said.NOTHING
 
-    def _reply_ended(self, owed: Owed, line: bytes) -> int:
-        """The reply that was owed first is over; `line` is its last."""
-        self._talk.owed.first_is_over()
-        self._server.said(code_of(line))
+    def _reply_ended(self, owed: Owed, code: int) -> int:
+        """The reply that was owed first is over; `code` is that of its last line."""
+        self._talk.first_is_over()
+        self._server.said(code, owed.private)
         self.over = owed
         return Said.REPLY
 
@@ -169,10 +170,9 @@ class Answers:
 
     # -- banner ------------------------------------------------------------------------------------------------------
 
-    def _before_banner(self, owed: Owed, line: bytes) -> int:
+    def _before_banner(self, owed: Owed, line: bytes, code: int) -> int:
         """A line before the banner's first, or that first one.  -1 when it is to be forwarded or held."""
         server = self._server
-        code = code_of(line)
         mode = self._policy.repair.mode
         if code == 250 or (not code and self._talk.has_told("line-before-banner") and is_blank_line(line)):
             # "line-before-banner": an EHLO reply that answers nothing; the client would take it for the banner.
@@ -209,8 +209,6 @@ class Answers:
             server.said(code)
         if code == 220:
             return self._unasked_220()
-        if code == 221:
-            server.said_goodbye()
         self._talk.to_client(line)
         return Said.NOTHING
 
@@ -254,7 +252,7 @@ class Answers:
         if self._long_line:
             talk.to_client(piece)
             return Said.NOTHING
-        owed = talk.owed.first
+        owed = talk.first
         if owed is None:
             if code_of(piece) == 220:
                 return self._unasked_220()
@@ -296,24 +294,24 @@ class Answers:
         if owed is None:
             self._server.said(code_of(start))
         elif ends_reply(start):
-            return self._reply_ended(owed, start)
+            return self._reply_ended(owed, code_of(start))
         return Said.NOTHING
 
     # -- a reply that is too long ------------------------------------------------------------------------------------
 
     def passes_unrepaired(self, raw: bytes) -> int:
         """`reply-too-long`: what was held goes as it came, and so does what follows up to the first final line."""
-        owed = self._talk.owed.first
+        owed = self._talk.first
         assert owed is not None
         self.late.end()
         self._talk.to_client(raw)
-        self._talk.owed.first_passes_unrepaired()
+        self._talk.first_passes_unrepaired()
         last = raw[raw.rfind(b"\n", 0, -1) + 1 :]
         if last[-1:] != b"\n":
             self._long_line = last[:4]
             self._long_of = owed
         elif ends_behind_junk(last):
-            return self._reply_ended(owed, last)
+            return self._reply_ended(owed, code_of(last))
         return Said.NOTHING
 
     # -- ends --------------------------------------------------------------------------------------------------------
@@ -324,7 +322,7 @@ class Answers:
         A reply that had to be whole before it could be shown is dropped, never completed; but a refusal tells why.
         """
         rest = self.lines.take_pending()
-        owed = self._talk.owed.first
+        owed = self._talk.first
         if owed is None or not (owed.private or owed.kind in _HELD):
             return rest
         words = self.held.take() + rest
@@ -342,13 +340,12 @@ class Answers:
 
     def release(self) -> bytes:
         """Nothing is read any more: what is here is returned, and goes first."""
-        self.released = True
-        self._talk.owed.clear()
+        self._talk.owe_nothing()
         return self.lines.take_pending()
 
     def forget(self) -> None:
         """The server that said it is given up."""
-        self._talk.owed.clear()
+        self._talk.owe_nothing()
         self.lines.take_pending()
         self.held.take()
         self.late.end()

@@ -1,7 +1,7 @@
 """The client: what it has said that waits, and by which name it greets.
 
-Every byte of it is in `lines` until it goes on; `waiting` is one command that was taken from there and waits for an
-answer of the server's to the proxy.
+Every byte of it is in `lines` until it goes on; `waiting` is one command that was taken from there and waits for the
+server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _may_be_said(name: bytes) -> bool:
 class Client:
     """What is known of the client."""
 
-    __slots__ = ("closed", "ehlo", "finished", "greeted_ok", "greeting", "lines", "name", "released", "waiting")
+    __slots__ = ("closed", "ehlo", "finished", "greeted_ok", "greeting", "lines", "name", "released", "tls", "waiting")
 
     def __init__(self) -> None:
         self.lines = LineBuffer(MAX_COMMAND)
@@ -38,6 +38,7 @@ class Client:
         self.closed = False  # it has said its last; what it said before may still wait
         self.finished = False  # ... and all that has gone on, and the server was told; only replies may come
         self.released = False  # what it says is not read any more
+        self.tls = False  # bridge: what it says comes out of TLS
 
     def next(self) -> bytes | None:
         """Its next command line, or so much of one without an end that it is an unknown command."""
@@ -72,15 +73,16 @@ class Client:
         """Its HELO was answered."""
         self.greeted_ok = 200 <= code < 300
 
-    def begins_afresh(self) -> None:
-        """It is inside TLS: what it said before counts no more (RFC 3207 4.2)."""
+    def in_tls(self) -> None:
+        """TLS is up: what it said before counts no more (RFC 3207 4.2)."""
+        self.tls = True
         self.name = self.greeting = self.ehlo = b""
         self.greeted_ok = False
 
     # -- its commands ------------------------------------------------------------------------------------------------
 
     def waits_with(self, line: bytes) -> None:
-        """This command waits until it is known what the server offers."""
+        """This command waits until it is known what the server offers, or for the replies that are owed."""
         self.waiting = line
 
     def take_waiting(self) -> bytes:

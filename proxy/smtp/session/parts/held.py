@@ -81,7 +81,7 @@ class Held:
         """Take in all that is there, if it is a reply whose end leaves no doubt: what `add` finds line by line, kept
         from the last time that the same was read."""
         raw = lines.held
-        if raw[-1:] != b"\n" or len(raw) > MAX_RECALLED or not _recalled(raw, banner):
+        if self._lines or raw[-1:] != b"\n" or len(raw) > MAX_RECALLED or not _recalled(raw, banner):
             return False
         self._lines.append(raw)
         lines.take_pending()
@@ -146,9 +146,8 @@ class Held:
 
     def take(self) -> bytes:
         """All that is held, as it came; nothing is held any more."""
-        lines = self._lines
-        raw = lines[0] if len(lines) == 1 else b"".join(lines)
-        lines.clear()
+        raw = b"".join(self._lines)
+        self._lines.clear()
         self._size = 0
         self._progress = None
         self.silent_until = None

@@ -13,7 +13,8 @@ class Server:
     """The destination of the session, once it is known."""
 
     __slots__ = (
-        "address", "another_left", "banner", "completed", "last_code", "memory", "name", "shown", "text", "tls",
+        "address", "another_left", "banner", "completed", "fresh", "last_code", "memory", "name", "shown", "text",
+        "tls",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -24,9 +25,10 @@ class Server:
         self.another_left = False  # a destination is left that was not tried yet
         self.banner = b""  # "220 " and its first word: all that is looked at, and the same in all sessions
         self.shown = False  # something of it has reached the client
+        self.fresh = False  # this connection was made anew: what the client has said is said again
         self.tls = False  # bridge: what it says comes out of TLS
         self.last_code = 0  # of the last reply that the client has seen
-        self.completed = False  # 221 was seen
+        self.completed = False  # 221 was shown to the client
 
     def connected(self, name: str, address: str, port: int, memory: DestinationMemory | None, left: bool) -> None:
         """It is this one; `left`: another destination is."""
@@ -46,6 +48,14 @@ class Server:
         self.shown = self.tls = False
         self.last_code = 0
 
+    def reopen(self) -> None:
+        """Another connection is made, on which it has to be greeted first."""
+        self.fresh = True
+
+    def is_greeted(self) -> None:
+        """It is where it was on the connection before."""
+        self.fresh = False
+
     @property
     def may_be_left(self) -> bool:
         """Whether it can still be given up for the next destination: nothing of it was shown."""
@@ -59,13 +69,11 @@ class Server:
         """Something of its banner goes to the client."""
         self.shown = True
 
-    def said(self, code: int) -> None:
-        """A reply has ended with this code."""
+    def said(self, code: int, private: bool = False) -> None:
+        """A reply has ended with this code; `private`: the client has not seen it."""
         self.last_code = code
-
-    def said_goodbye(self) -> None:
-        """221 was shown to the client."""
-        self.completed = True
+        if code == 221 and not private:
+            self.completed = True
 
     def in_tls(self) -> None:
         """TLS is up, and its identity is right."""

@@ -26,7 +26,7 @@ class Heard:
         policy = SessionPolicy(repair=RepairPolicy(mode=mode))
         self.answers = Answers(policy, self.talk, self.server, Trust(trusted, ""))
         for kind in owed:
-            self.talk.owed.add(kind, 1000.0, private)
+            self.talk.owe(kind, private)
 
     def says(self, data: bytes) -> int:
         self.answers.lines.feed(data)
@@ -86,7 +86,7 @@ def test_the_first_line_that_is_not_read_is_the_last_that_is_looked_at() -> None
     assert heard.says(b"250-Sender\r\n250 ok\r\n") == Said.FIRST_UNREAD
     assert heard.answers.release() == b"250 ok\r\n"
     assert heard.forwarded == b"250-Sender\r\n"
-    assert heard.answers.released
+    assert heard.talk.first is None
 
 
 def test_late_lines_are_removed_and_told_of_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
-from proxy.smtp.session.events import ClientTls, DropServer, ServerTls, StarttlsAnswered, ToClient, ToServer
+from proxy.smtp.session.events import ClientTls, ServerTls, StarttlsAnswered, ToClient, ToServer
 from proxy.smtp.session.parts.bridge import READY, Bridge
 from proxy.smtp.session.parts.client import Client
 from proxy.smtp.session.parts.server import Server
@@ -20,17 +20,17 @@ WITHOUT = repair_reply(b"250-a.example\r\n250 DSN\r\n", RepairPolicy(), EhloCont
 class Both:
     """A bridge, and what it stands on."""
 
-    def __init__(self, client: str = "", server: str = "", *, required: bool = True) -> None:
-        sides = BridgePolicy(client, server, required) if client else None
+    def __init__(self, client: str, server: str, *, required: bool = True) -> None:
+        sides = BridgePolicy(client, server, required)
         self.talk = Talk(1000.0)
         self.client = Client()
         self.server = Server()
         policy = SessionPolicy(bridge=sides, ehlo_name=b"proxy.example")
-        self.bridge = Bridge(policy, self.talk, self.client, self.server)
+        self.bridge = Bridge(policy, sides, self.talk, self.client, self.server)
 
     @property
     def first(self) -> tuple[int, bool]:
-        owed = self.talk.owed.first
+        owed = self.talk.first
         assert owed is not None
         return owed.kind, owed.private
 
@@ -38,28 +38,23 @@ class Both:
 @pytest.mark.parametrize(
     ("client", "server", "facts"),
     [
-        ("", "", (False, False, False, False)),
-        ("starttls", "starttls", (True, True, True, True)),
-        ("starttls", "implicit", (True, True, True, False)),
-        ("none", "starttls", (False, False, True, True)),
+        ("starttls", "starttls", (True, True, True, False)),
+        ("starttls", "implicit", (True, True, False, False)),
+        ("none", "starttls", (False, False, True, False)),
+        ("implicit", "starttls", (False, False, True, True)),
     ],
 )
 def test_the_policy_says_whose_affair_starttls_is(client: str, server: str, facts: tuple[bool, ...]) -> None:
-    bridge = Both(client, server).bridge
-    assert (bridge.tls_missing, bridge.answers_starttls, bridge.required, bridge.asks_starttls) == facts
-
-
-def test_pass_through_awaits_the_banner_which_the_client_sees() -> None:
-    both = Both()
-    both.bridge.open()
-    assert (both.talk.phase, both.first, both.talk.done()) == (Phase.OPENING, (Reply.BANNER, False), [])
+    both = Both(client, server)
+    bridge = both.bridge
+    assert (bridge.tls_missing, bridge.answers_starttls, bridge.asks_starttls, both.client.tls) == facts
 
 
 def test_an_implicit_server_is_secured_first() -> None:
     both = Both("starttls", "implicit")
     both.bridge.open()
-    assert (both.talk.phase, both.talk.done(), both.bridge.securing_server) == (Phase.SECURING, [ServerTls()], True)
-    assert both.bridge.server_ready() is None
+    assert (both.talk.phase, both.talk.done()) == (Phase.SECURING_SERVER, [ServerTls()])
+    assert not both.bridge.server_ready()
     assert (both.talk.phase, both.first, both.server.tls) == (Phase.OPENING, (Reply.BANNER, False), True)
 
 
@@ -67,17 +62,17 @@ def test_a_client_without_starttls_waits_until_the_server_is_secured() -> None:
     both = Both("none", "starttls")
     both.bridge.open()
     assert both.first == (Reply.BANNER, True)
-    both.talk.owed.first_is_over()
+    both.talk.first_is_over()
     both.server.said(220)
     assert both.bridge.banner_held(b"220 hi\r\n") is None
     assert both.talk.done() == [ToServer(b"EHLO proxy.example\r\n")]
-    both.talk.owed.first_is_over()
+    both.talk.first_is_over()
     assert both.bridge.offers_read(WITH) is None
     assert (both.talk.done(), both.first) == ([ToServer(b"STARTTLS\r\n")], (Reply.STARTTLS, True))
     both.bridge.secure_server()
-    assert both.bridge.server_ready() is None
+    assert not both.bridge.server_ready()
     assert both.talk.done() == [ServerTls(), ToClient(b"220 hi\r\n")]
-    assert (both.talk.phase, both.bridge.clients_turn) == (Phase.COMMANDS, False)
+    assert both.talk.phase == Phase.COMMANDS
 
 
 def test_without_an_offer_it_is_a_failure_or_clear_as_the_operator_says() -> None:
@@ -102,16 +97,14 @@ def test_the_client_is_answered_when_the_server_is_ready_and_begins_afresh() -> 
     both = Both("starttls", "starttls")
     both.bridge.secure_server()
     both.talk.done()
-    assert both.bridge.server_ready() is None
-    assert both.bridge.clients_turn
+    assert not both.bridge.server_ready()
+    assert both.talk.phase == Phase.SECURING_SERVER, "it is the client's turn"
     both.bridge.accept_client()
     assert both.talk.done() == [ToClient(READY), StarttlsAnswered("accepted"), ClientTls()]
-    assert (both.bridge.securing_client, both.bridge.securing_server) == (True, False)
+    assert both.talk.phase == Phase.SECURING_CLIENT
     both.bridge.client_ready()
-    bridge = both.bridge
-    assert (bridge.inside_tls, bridge.tls_missing, bridge.answers_starttls, bridge.securing_client) == (
-        True, False, False, False,
-    )  # fmt: skip
+    assert (both.client.tls, both.bridge.tls_missing, both.bridge.answers_starttls) == (True, False, False)
+    assert both.talk.phase == Phase.COMMANDS
 
 
 def test_a_server_that_is_not_what_it_should_be_is_a_454_or_a_421() -> None:
@@ -128,56 +121,27 @@ def test_a_refused_starttls_may_end_in_clear_only_where_tls_is_not_required() ->
     assert Both("starttls", "starttls", required=False).bridge.starttls_refused("no", private=False) is None
 
 
-def test_an_end_at_the_next_command_drops_the_server() -> None:
-    both = Both("starttls", "starttls")
-    refusal = Refusal("4.7.0", "why", "tls-failed")
-    both.bridge.end_at_next(refusal)
-    assert both.bridge.must_end is refusal
-    assert (both.talk.phase, both.talk.done()) == (Phase.COMMANDS, [DropServer()])
+def test_a_fresh_connection_is_inside_tls_if_the_one_before_was() -> None:
+    for inside in (False, True):
+        both = Both("starttls", "starttls", required=False)
+        if inside:
+            both.server.in_tls()
+        both.bridge.open_afresh()
+        assert both.bridge.reopens_tls is inside
+        both.server.reopen()
+        both.bridge.open()
+        assert both.first == (Reply.BANNER, True)
+    assert both.bridge.server_ready(), "the greeting is due"
+    assert (both.talk.phase, both.bridge.reopens_tls) == (Phase.COMMANDS, False)
 
 
-@pytest.mark.parametrize(
-    ("line", "kind"), [(b"EHLO a.example\r\n", Reply.EHLO), (b"HELO a.example\r\n", Reply.HELO), (b"", None)]
-)
-def test_a_fresh_connection_hears_the_clients_greeting_again(line: bytes, kind: int | None) -> None:
-    both = Both("starttls", "starttls", required=False)
-    if line:
-        both.client.greets(line, kind == Reply.EHLO, b"", "repair")
-    both.bridge.open_afresh()
-    assert both.bridge.reopening
-    assert both.bridge.repeats_greeting
-    both.bridge.open()
-    assert both.first == (Reply.BANNER, True)
-    both.talk.done()
-    both.talk.owed.first_is_over()
-    both.server.said(220)
-    assert both.bridge.banner_held(b"220 hi\r\n") is None
-    if kind is None:
-        assert not both.bridge.reopening
-    else:
-        assert (both.talk.done(), both.first) == ([ToServer(line)], (kind, True))
-        both.bridge.greeted_again()
-        assert not both.bridge.reopening
-
-
-def test_starttls_waits_for_the_replies_that_are_owed() -> None:
-    both = Both("starttls", "none")
-    both.talk.owed.add(Reply.NOOP, 1.0)
-    assert both.bridge.waits_to_answer()
-    assert both.bridge.starttls_waits
-    both.talk.owed.first_is_over()
-    assert not both.bridge.waits_to_answer()
-
-
-def test_the_context_of_a_reply_says_what_becomes_of_starttls() -> None:
+def test_the_policy_says_what_becomes_of_starttls_in_a_reply() -> None:
     def starttls(client: str, server: str, *, inside: bool = False) -> tuple[bool, bool]:
         both = Both(client, server)
         if inside:
             both.bridge.client_ready()
-        context = both.bridge.context(may_see=True)
-        return context.hide_starttls, context.offer_starttls
+        return both.bridge.starttls_shown()
 
-    assert starttls("", "") == (False, False)
     assert starttls("starttls", "starttls") == (False, False)
     assert starttls("starttls", "starttls", inside=True) == (True, False)
     assert starttls("none", "starttls") == (True, False)

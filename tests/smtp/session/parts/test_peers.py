@@ -49,7 +49,7 @@ def test_helo_is_no_ehlo_to_repeat() -> None:
     assert not client.greeted_ok
     client.greeting_taken(250)
     assert client.greeted_ok
-    client.begins_afresh()
+    client.in_tls()
     assert (client.name, client.ehlo, client.greeting, client.greeted_ok) == (b"", b"", b"", False)
 
 
@@ -108,10 +108,21 @@ def test_what_it_said_is_forgotten_with_it() -> None:
     )  # fmt: skip
 
 
+def test_a_fresh_connection_is_one_until_the_server_is_greeted() -> None:
+    server = Server()
+    server.reopen()
+    server.forget()
+    assert server.fresh
+    server.is_greeted()
+    assert not server.fresh
+
+
 def test_a_goodbye_completes_it_whatever_else_happened() -> None:
     server = Server()
     assert server.outcome("server-reset") == "server-reset"
-    server.said_goodbye()
+    server.said(221, private=True)
+    assert server.outcome("server-reset") == "server-reset"
+    server.said(221)
     assert server.outcome("server-reset") == "completed"
     server.unreachable("nowhere")
     assert server.text == "nowhere"
