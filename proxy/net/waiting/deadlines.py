@@ -42,13 +42,13 @@ class Deadlines:
         """`granularity` in seconds: how late a deadline may pass.  `turns` is told of a callback that was slow."""
         self._reactor = reactor
         self._granularity = granularity
-        self._when: dict[Timed, float] = {}
-        self._slot_of: dict[Timed, int] = {}  # in which slot an owner lies: its own or an earlier one
-        self._slots: dict[int, dict[Timed, None]] = {}
-        self._numbers: list[int] = []  # heap of the keys of _slots
-        self._past = -1  # the last slot that came up
+        self._far = _COARSE * granularity  # seconds
+        self._slots: dict[float, dict[Timed, float]] = {}  # by number: when each that lies there has its deadline
+        self._slot_of: dict[Timed, dict[Timed, float]] = {}  # in which an owner lies: its own or an earlier one
+        self._numbers: list[float] = []  # heap of the keys of _slots, whole numbers
+        self._past = -1.0  # the last slot that came up
         self._timer: IDelayedCall | None = None
-        self._timer_slot = 0
+        self._timer_slot = 0.0
         self._turns = turns
         self._calling = False
         self._log = Logger(namespace="proxy.net.waiting.deadlines")
@@ -56,27 +56,38 @@ class Deadlines:
 
     def __len__(self) -> int:
         """How many owners have a deadline."""
-        return len(self._when)
+        return len(self._slot_of)
 
     def at(self, when: float, owner: Timed) -> None:
         """Call `owner.deadline_passed` once, at `when` (reactor's seconds).  Replaces what the owner had."""
-        self._when[owner] = when
-        number = int(when / self._granularity) + 1
-        lies_in = self._slot_of.get(owner)
-        if lies_in is not None:
-            if lies_in <= number:
+        slot = self._slot_of.get(owner)
+        if slot is not None:
+            if slot[owner] <= when:
+                slot[owner] = when
                 return
-            del self._slots[lies_in][owner]
-        self._put(number, owner)
+            del slot[owner]
+        number = when // self._granularity + 1.0
+        if when - self.now() > self._far:
+            number -= number % _COARSE
+        if number <= self._past:  # a deadline that is over already passes in the next slot
+            number = self._past + 1.0
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = {}
+            heappush(self._numbers, number)
+            if not self._calling and (self._timer is None or number < self._timer_slot):
+                self._arm(number)
+        slot[owner] = when
+        self._slot_of[owner] = slot
 
     def cancel(self, owner: Timed) -> None:
         """Forget the owner's deadline, if it has one.  Nothing here refers to the owner any longer."""
-        if self._when.pop(owner, None) is not None:
-            del self._slots[self._slot_of.pop(owner)][owner]
+        slot = self._slot_of.pop(owner, None)
+        if slot is not None:
+            del slot[owner]
 
     def stop(self) -> None:
         """Forget every deadline and give the reactor's timer back."""
-        self._when.clear()
         self._slot_of.clear()
         for slot in self._slots.values():
             slot.clear()
@@ -86,24 +97,8 @@ class Deadlines:
             self._timer.cancel()
         self._timer = None
 
-    def _put(self, number: int, owner: Timed) -> None:
-        here = int(self._reactor.seconds() / self._granularity)
-        if number - here > _COARSE:
-            number -= number % _COARSE
-        if number <= self._past:  # a deadline that is over already passes in the next slot
-            number = self._past + 1
-        self._slot_of[owner] = number
-        slot = self._slots.get(number)
-        if slot is None:
-            self._slots[number] = {owner: None}
-            heappush(self._numbers, number)
-            if not self._calling and (self._timer is None or number < self._timer_slot):
-                self._arm(number)
-        else:
-            slot[owner] = None
-
-    def _arm(self, number: int) -> None:
-        delay = max(0.0, number * self._granularity - self._reactor.seconds())
+    def _arm(self, number: float) -> None:
+        delay = max(0.0, number * self._granularity - self.now())
         self._timer_slot = number
         if self._timer is not None and self._timer.active():
             self._timer.reset(delay)
@@ -113,7 +108,7 @@ class Deadlines:
     def _come_up(self) -> None:
         self._timer = None
         self._calling = True  # the timer is set once, at the end
-        now = self._reactor.seconds()
+        now = self.now()
         left = CALLS_A_TURN
         numbers = self._numbers
         while numbers and left and numbers[0] * self._granularity <= now + 1e-6:
@@ -122,13 +117,11 @@ class Deadlines:
             slot = self._slots[number]
             while slot and left:
                 left -= 1
-                owner, _ = slot.popitem()
+                owner, when = slot.popitem()
                 del self._slot_of[owner]
-                when = self._when[owner]
                 if when > now:
-                    self._put(int(when / self._granularity) + 1, owner)
+                    self.at(when, owner)
                     continue
-                del self._when[owner]
                 began = perf_counter()
                 try:
                     owner.deadline_passed(now)

@@ -237,7 +237,8 @@ def test_a_black_hole_ends_with_the_time_out(lab: Lab) -> None:
 def test_one_address_has_ten_seconds(lab: Lab) -> None:
     now = lab.deadlines.now()
     lab.dial(lab.dialer(address("127.0.0.1", lab.black_hole())))
-    [when] = lab.deadlines._when.values()
+    [slot] = lab.deadlines._slot_of.values()
+    [when] = slot.values()
     assert when - now == pytest.approx(10, abs=0.1)
 
 
