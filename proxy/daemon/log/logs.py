@@ -21,10 +21,12 @@ from operator import call
 from proxy.daemon.log.forms import Formed
 from proxy.daemon.log.values import (
     MAX_PEER_TEXT,
+    Number,
     Value,
     escape,
     in_json,
     in_text,
+    octets,
     shorten,
     utc,
     value_of,
@@ -124,7 +126,7 @@ class EventLog:
         return self.write.lost_total if isinstance(self.write, LineWriter) else 0
 
     def _lost_line(self, count: int) -> bytes:
-        return self._line("warning", "log-lost", {"lines": count}, [])
+        return self._line("warning", "log-lost", {"lines": Number(str(count))}, [])
 
     def _line(self, level: str, event: str, values: Mapping[str, Value], cut: list[str]) -> bytes:
         told = {**values, "cut": cut} if cut else values
@@ -172,7 +174,7 @@ def reload_failed(log: EventLog, errors: Sequence[str]) -> None:
     parts: list[list[str]] = [[]]
     size = 0
     for error in errors:
-        length = len(escape(error[:1000].encode("utf-8", "backslashreplace"))) + 4
+        length = len(escape(octets(error[:1000]))) + 4
         if parts[-1] and size + length > _MAX_PART:
             parts.append([])
             size = 0

@@ -17,13 +17,23 @@ from collections.abc import Sequence
 
 MAX_PEER_TEXT = 200  # bytes of one value that a peer wrote
 
-Value = str | list[str] | int | float
-"""What is printed: text escaped already, a list of such, or a number."""
-
 NOTHING = '""'  # an empty value
 
 _unplain = re.compile(r"[^A-Za-z0-9_.:/@+\[\]-]").search
 _ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if not 32 <= byte < 127} | {92: "\\\\"}
+
+
+class Number:
+    """A number or a boolean, as both formats print it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+Value = str | list[str] | Number
+"""What is printed: text that is escaped already, a list of such, or a number."""
 
 
 def escape(data: bytes) -> str:
@@ -38,8 +48,12 @@ def octets(text: str) -> bytes:
 
 def value_of(value: object, max_text: int, key: str, cut: list[str]) -> Value:
     """Any value, escaped; `key` is added to `cut` when it is not whole."""
-    if isinstance(value, (int, float)):
-        return value
+    if isinstance(value, bool):
+        return Number("true" if value else "false")
+    if isinstance(value, int):
+        return Number(str(value))
+    if isinstance(value, float):
+        return Number(seconds_text(value))
     if isinstance(value, (list, tuple)):
         return [_text_of(item, max_text, key, cut) for item in value]
     return _text_of(value, max_text, key, cut)
@@ -61,7 +75,7 @@ def in_text(value: Value) -> str:
         return value if _is_plain(value) else _quoted(value)
     if isinstance(value, list):
         return ",".join(value) if value and all(map(_is_plain, value)) else _quoted("\\n".join(value))
-    return _number(value)
+    return value.text
 
 
 def in_json(value: Value) -> str:
@@ -70,7 +84,7 @@ def in_json(value: Value) -> str:
         return _json_string(value)
     if isinstance(value, list):
         return f"[{','.join(map(_json_string, value))}]"
-    return _number(value)
+    return value.text
 
 
 def ours_in_text(text: str) -> str:
@@ -120,12 +134,6 @@ def _json_string(text: str) -> str:
     return _quoted(text.replace("\\", "\\\\"))
 
 
-def _number(value: float) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int) else seconds_text(value)
-
-
 def seconds_text(seconds: float) -> str:
     """Seconds to the millisecond, as both formats print them."""
     return format(seconds, ".3f")
@@ -154,8 +162,8 @@ def shorten(values: dict[str, Value], cut: list[str]) -> bool:
         return True
     if isinstance(value, list):
         values[largest] = [_half(value[0])] if len(value) == 1 else value[: len(value) // 2]
-    else:
-        values[largest] = _half(str(value))
+    elif isinstance(value, str):
+        values[largest] = _half(value)
     if largest not in cut:
         cut.append(largest)
     return True
