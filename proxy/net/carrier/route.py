@@ -52,8 +52,8 @@ class RouteRuntime:
     """One route as it is configured now."""
 
     __slots__ = (
-        "admission", "deadlines", "dialer", "observer", "original", "policy", "poller", "recorders", "secure",
-        "settings", "shortest", "state", "xclient_trusted",
+        "admission", "deadlines", "dialer", "is_trusted", "observer", "original", "policy", "poller", "recorders",
+        "secure", "settings", "shortest", "state",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +95,7 @@ class RouteRuntime:
             settings.max_sessions_per_client,
             state.places,
         )
-        self.xclient_trusted = settings.source == "client"
+        self.is_trusted = self.admission.is_trusted
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
@@ -104,10 +104,6 @@ class RouteRuntime:
         """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
         bridge = self.policy.bridge
         return bridge is not None and bridge.client == "implicit"
-
-    def is_trusted(self, address: str) -> bool:
-        """Whether this address is in `trusted_proxies`."""
-        return self.admission.is_trusted(address)
 
     def admit(
         self,
@@ -120,11 +116,11 @@ class RouteRuntime:
         """Begin a session, or return why not.  `client` is the address that counts."""
         state = self.state
         address, port = client
-        refusal = self.admission.enter(address, draining=state.draining)
+        refusal = self.admission.enter(address, state.draining)
         if refusal is not None:
             return refusal
         story = Story(session_id(), self.settings.name, address, port, self.deadlines.now())
-        carrier = Carrier(self, sock, story, trusted=self.xclient_trusted or self.is_trusted(address))
+        carrier = Carrier(self, sock, story, trusted=self.dialer.transparent or self.is_trusted(address))
         state.sessions.add(carrier)
         self.observer.session_started(story)
         carrier.begin(original, registered=registered)
@@ -140,7 +136,7 @@ class RouteRuntime:
     def session_over(self, session: OpenSession) -> None:
         """The counterpart of `admit`."""
         self.state.sessions.discard(session)
-        self.admission.leave(session.story.client)
+        self.state.places.give_back(session.story.client)
 
     # -- what carriers ask -------------------------------------------------------------------------------------------
 
@@ -150,8 +146,7 @@ class RouteRuntime:
         Where that is the client's own, all of them count as one: such a client is trusted, and what is left to be known
         is how the server writes its replies.
         """
-        source = self.settings.source
-        key = (server.address, server.port, source if source == "client" else own_address)
+        key = (server.address, server.port, "client" if self.dialer.transparent else own_address)
         memories = self.state.memories
         memory = memories.get(key)
         if memory is None:

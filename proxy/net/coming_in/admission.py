@@ -73,7 +73,7 @@ class OwnPlaces:
 class Admission:
     """The rules of one route as it is configured now; `places` outlives a reload."""
 
-    __slots__ = ("_allowed", "_max_sessions", "_max_sessions_per_client", "_places", "_trusted")
+    __slots__ = ("_is_allowed", "_max_sessions", "_max_sessions_per_client", "_places", "is_trusted")
 
     def __init__(
         self,
@@ -83,19 +83,15 @@ class Admission:
         max_sessions_per_client: int,
         places: Places,
     ) -> None:
-        self._allowed = _Within(allow_clients)
-        self._trusted = _Within(trusted_proxies)
+        self._is_allowed = Within(allow_clients).has
+        self.is_trusted = Within(trusted_proxies).has  # whether an address is in `trusted_proxies`
         self._max_sessions = max_sessions
         self._max_sessions_per_client = max_sessions_per_client
         self._places = places
 
-    def is_trusted(self, address: str) -> bool:
-        """Whether this address is in `trusted_proxies`."""
-        return self._trusted.has(address)
-
-    def enter(self, address: str, *, draining: bool) -> Refusal | None:
-        """Take a place for a session of this client, or say why it gets none.  `leave` gives the place back."""
-        if not self._allowed.has(address):
+    def enter(self, address: str, draining: bool) -> Refusal | None:
+        """Take a place for a session of this client, or say why it gets none.  `places` has it back at the end."""
+        if not self._is_allowed(address):
             return Refusal("not_allowed", "4.7.1", f"{address} may not use this service")
         if draining:
             return DRAINING
@@ -104,12 +100,8 @@ class Admission:
             return Refusal(full, "4.7.0", f"too many sessions from {address}")
         return ROUTE_FULL if full else None
 
-    def leave(self, address: str) -> None:
-        """The session of this client is over."""
-        self._places.give_back(address)
 
-
-class _Within:
+class Within:
     """Whether an address is in one of some networks; what was found is remembered, for `MAX_REMEMBERED` addresses."""
 
     __slots__ = ("_known", "_networks")

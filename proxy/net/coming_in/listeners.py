@@ -30,6 +30,8 @@ from proxy.settings.values import host_port
 from proxy.smtp.session.notices import closing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.net.coming_in.proxy_header import Header
     from proxy.net.waiting.deadlines import Deadlines
     from proxy.net.waiting.poller import Poller
@@ -59,8 +61,9 @@ class Entrance(Protocol):
     def implicit(self) -> bool:
         """Whether clients speak TLS from their first byte, so that nothing can be said in clear."""
 
-    def is_trusted(self, address: str) -> bool:
-        """Whether this address is in `trusted_proxies`."""
+    @property
+    def is_trusted(self) -> Callable[[str], bool]:
+        """Whether an address is in `trusted_proxies`."""
 
     def admit(
         self,

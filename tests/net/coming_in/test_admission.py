@@ -16,7 +16,7 @@ def admission(places: Places, most: int = 3, of_client: int = 2) -> Admission:
 
 
 def is_allowed(rules: Admission, address: str) -> bool:
-    refusal = rules.enter(address, draining=True)
+    refusal = rules.enter(address, True)
     return refusal is not None and refusal.kind != "not_allowed"
 
 
@@ -44,34 +44,35 @@ def test_what_is_remembered_of_addresses_is_bounded_and_stays_right() -> None:
 
 def test_a_stranger_takes_no_place() -> None:
     rules = admission(OwnPlaces(), most=1)
-    refusal = rules.enter("198.51.100.1", draining=False)
+    refusal = rules.enter("198.51.100.1", False)
     assert refusal is not None
     assert (refusal.kind, refusal.status) == ("not_allowed", "4.7.1")
-    assert rules.enter("192.0.2.2", draining=False) is None
+    assert rules.enter("192.0.2.2", False) is None
 
 
 def test_limits_are_exact_and_places_are_given_back() -> None:
-    rules = admission(OwnPlaces())
+    places = OwnPlaces()
+    rules = admission(places)
 
     def kind(address: str) -> str:
-        refusal = rules.enter(address, draining=False)
+        refusal = rules.enter(address, False)
         return refusal.kind if refusal else ""
 
     assert [kind("192.0.2.2") for _ in range(3)] == ["", "", "client_full"]
     assert [kind("192.0.2.3"), kind("192.0.2.4")] == ["", "route_full"]
-    rules.leave("192.0.2.2")
+    places.give_back("192.0.2.2")
     assert [kind("192.0.2.2"), kind("192.0.2.4")] == ["", "route_full"]
 
 
 def test_a_reload_goes_on_with_the_places_that_are_taken() -> None:
     places = OwnPlaces()
-    assert admission(places, most=1).enter("192.0.2.2", draining=False) is None
-    refusal = admission(places, most=1).enter("192.0.2.3", draining=False)
+    assert admission(places, most=1).enter("192.0.2.2", False) is None
+    refusal = admission(places, most=1).enter("192.0.2.3", False)
     assert refusal is not None
     assert refusal.kind == "route_full"
 
 
 def test_nobody_enters_while_the_route_is_drained() -> None:
-    refusal = admission(OwnPlaces()).enter("192.0.2.2", draining=True)
+    refusal = admission(OwnPlaces()).enter("192.0.2.2", True)
     assert refusal is not None
     assert (refusal.kind, refusal.status) == ("draining", "4.3.2")
