@@ -37,7 +37,6 @@ from proxy.smtp.session.events import (
     ToClient,
     ToServer,
 )
-from proxy.smtp.session.parts.talk import joined
 from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
 from proxy.smtp.session.session import Session
 from proxy.smtp.session.terms import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
@@ -202,6 +201,20 @@ def told(action: object) -> str | None:
 
 
 # -- feeding ---------------------------------------------------------------------------------------------------------
+
+
+def joined(actions: Iterable[Action]) -> list[Action]:
+    """What goes to one peer in a row as one, as one call of a session has it."""
+    result: list[Action] = []
+    for action in actions:
+        match result[-1:], action:
+            case [ToClient(before)], ToClient(data):
+                result[-1] = ToClient(before + data)
+            case [ToServer(before)], ToServer(data):
+                result[-1] = ToServer(before + data)
+            case _:
+                result.append(action)
+    return result
 
 
 class Player:

@@ -115,13 +115,15 @@ class Dialogue:
     def read_client(self) -> None:
         """Send on every whole line that may go."""
         client, talk = self.client, self.talk
-        while (client.lines.held or client.closed) and talk.commands_left and self._may_read():
-            line = client.next()
+        lines = client.lines
+        while (lines.held or client.closed) and talk.commands_left > 0 and self._may_read():
+            line = lines.next()
+            if line is None and lines.overlong:
+                line = lines.take_pending()  # no line end will make it a command that is known
             if line is not None:
-                talk.works_through_one()
                 self._command(line)
             elif client.closed:
-                self._finish_server(client.lines.take_pending())
+                self._finish_server(lines.take_pending())
             else:
                 break
 
@@ -141,11 +143,8 @@ class Dialogue:
     def _command(self, line: bytes) -> None:
         """Deal with one command line."""
         verb = verb_of(line)
-        bridge = self.bridge
-        if self.talk.phase == Phase.REFUSING:
-            self.ends.refuse(self.ends.must_end)
-        elif bridge is not None and bridge.tls_missing and verb not in BEFORE_TLS:
-            self.ends.refuse(Refusal("4.7.0", "TLS is required here: use STARTTLS first", "refused", "client"))
+        if self.bridge is not None and (refusal := self._refusal(self.bridge, verb)) is not None:
+            self.ends.refuse(refusal)
         elif verb == b"EHLO" or verb == b"LHLO":
             self._greeting(Reply.EHLO, line)
         elif verb == b"HELO":
@@ -161,9 +160,17 @@ class Dialogue:
         else:
             self.talk.ask(KINDS.get(verb, Reply.OTHER), line)
 
+    def _refusal(self, bridge: Bridge, verb: bytes) -> Refusal | None:
+        """Why this command is the last: the server is gone, or it may not be said in clear."""
+        if self.talk.phase == Phase.REFUSING:
+            return self.ends.must_end
+        if bridge.tls_missing and verb not in BEFORE_TLS:
+            return Refusal("4.7.0", "TLS is required here: use STARTTLS first", "refused", "client")
+        return None
+
     def _greeting(self, kind: int, line: bytes) -> None:
         policy = self._policy
-        line, found = self.client.greets(line, kind == Reply.EHLO, policy.client_name, policy.repair.mode)
+        line, found = self.client.greets(line, policy.client_name, policy.repair.mode)
         if found is not None:
             self.talk.tell_once(found)
         self.talk.ask(kind, line)
@@ -185,9 +192,9 @@ class Dialogue:
         After an EHLO reply one more reply line is looked at: were it a late line of that EHLO reply, the client would
         take it for the answer to MAIL, and the answer to MAIL for that to RCPT.
         """
-        owed = self.talk.first
+        owed = self.talk.owed
         late = self.answers.late.possible and self._policy.repair.mode == "repair"
-        if owed is not None and owed.kind == Reply.UNREAD and not late:
+        if owed and owed[0].kind == Reply.UNREAD and not late:
             self._release_server()
 
     def _release_server(self) -> None:
@@ -213,18 +220,15 @@ class Dialogue:
     def read_server(self) -> None:
         """Take in all that is there, and do what follows from it."""
         answers = self.answers
-        while (said := answers.read()) != Said.NOTHING:
+        while said := answers.read():
             self.follow(said)
             if not answers.lines.held:
                 return  # as always when this has changed the phase: no byte is read by the rules of two
 
     def follow(self, said: int) -> None:
         """Do what follows from what the server has said."""
-        answers = self.answers
         if said == Said.REPLY:
-            owed = answers.over
-            assert owed is not None
-            self._reply_over(owed)
+            self._reply_over(self.talk.first_is_over())
         elif said == Said.EHLO or said == Said.EHLO_BY_SILENCE:
             self.ehlo_over(said == Said.EHLO_BY_SILENCE)
         elif said == Said.EHLO_TOO_LONG:
@@ -233,8 +237,8 @@ class Dialogue:
             self._release_server()
         elif said == Said.STRANGER:
             self.errands.refuse_stranger()
-        elif said != Said.NOTHING:
-            refusal = answers.refusal
+        elif said:
+            refusal = self.answers.refusal
             assert refusal is not None
             if said == Said.NO_BANNER:
                 self.ends.no_banner(refusal)
@@ -242,11 +246,10 @@ class Dialogue:
                 self.ends.refuse(refusal)
 
     def _reply_over(self, owed: Owed) -> None:
-        """The reply that was owed first is over."""
+        """This reply is over."""
         kind = owed.kind
         if kind == Reply.BANNER:
-            self.talk.owe_from_now()
-            self.talk.enter(Phase.COMMANDS)
+            self.talk.banner_over()
             if owed.private:
                 self.errands.banner_held()
         elif kind == Reply.STARTTLS:
@@ -274,8 +277,7 @@ class Dialogue:
     def _go_on_waiting(self) -> None:
         """Deal with the command that waits, once all replies are through and the server is where the client had it."""
         talk = self.talk
-        if talk.first is None and talk.phase == Phase.COMMANDS and not self.trust.asking and not self.server.fresh:
-            talk.works_through_one()
+        if not talk.owed and talk.phase == Phase.COMMANDS and not self.trust.asking and not self.server.fresh:
             self._command(self.client.take_waiting())
             self.read_client()
 
@@ -284,9 +286,7 @@ class Dialogue:
     def ehlo_over(self, by_silence: bool) -> None:
         """An EHLO reply is over: judge it, repair it, show it in one write."""
         talk, server, answers = self.talk, self.server, self.answers
-        owed = talk.first
-        assert owed is not None
-        talk.first_is_over()
+        owed = talk.first_is_over()
         server.said(answers.held.last_code, owed.private)
         result = self._repaired(answers.held.take(), by_silence)
         if result.refused:
@@ -318,8 +318,7 @@ class Dialogue:
     def _ehlo_too_long(self) -> None:
         """`reply-too-long`: it goes as it comes, up to the first final line."""
         talk = self.talk
-        owed = talk.first
-        assert owed is not None
+        owed = talk.owed[0]
         if owed.private:
             self.ends.refuse(Refusal("4.4.2", "its EHLO reply is too long", "error", "server"))
             return
@@ -342,7 +341,7 @@ class Dialogue:
             if self.trust.safe or self.errands.stranger_may_go(line):
                 self.talk.ask(Reply.STARTTLS, line)
         # The server's side has met its policy before its banner was shown: the proxy answers, in its turn.
-        elif self.talk.first is not None:
+        elif self.talk.owed:
             self.client.waits_with(line)
         elif self._draining:
             self.ends.stop()

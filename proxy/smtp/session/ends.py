@@ -106,7 +106,7 @@ class Ends:
     def may_speak(self) -> bool:
         """Whether a line may be said to the client here: nothing is owed, nothing half said."""
         talk = self._talk
-        if talk.first is not None or (talk.phase != Phase.COMMANDS and talk.phase != Phase.REFUSING):
+        if talk.owed or (talk.phase != Phase.COMMANDS and talk.phase != Phase.REFUSING):
             return False
         return not self._client.released and self._client.waiting is None and not self._answers.half_a_line
 
@@ -148,7 +148,7 @@ class Ends:
         if client.released or self._answers.inside_a_line or (rest and rest[-1:] != b"\n"):
             # inside a line, or let go: nothing may be said any more; FIN for FIN, reset for reset
             self.end(outcome, "server", reset_client=reset)
-        elif client.finished and self._talk.first is None:
+        elif client.finished and not self._talk.owed:
             self.end(server.outcome("client-closed"), "client")
         elif server.said_its_last:
             self.end(outcome, "server")
@@ -158,12 +158,12 @@ class Ends:
 
     def late(self) -> None:
         """Whoever is to say something has not done so in time."""
-        server, owed = self._server, self._talk.first
-        if owed is not None:
-            if owed.kind == Reply.BANNER:
+        server, owed = self._server, self._talk.owed
+        if owed:
+            if owed[0].kind == Reply.BANNER:
                 self.no_banner(Refusal("4.4.2", "no banner in time", "timeout", "server"))
             else:
-                self._reply_late(owed)
+                self._reply_late(owed[0])
         elif self._client.finished:
             self.end("timeout", "server", "the server did not end in time")
         elif self._talk.phase == Phase.HELLO:

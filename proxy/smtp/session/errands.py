@@ -96,7 +96,7 @@ class Errands:
         code = self._server.last_code
         if kind == Reply.XCLIENT:
             if code == 220:  # repeat the client's EHLO, whose reply is the one that is shown
-                self._talk.ask(Reply.EHLO, self._client.ehlo, self._server.fresh)
+                self._talk.ask(Reply.EHLO, self._client.greeting, self._server.fresh)
             else:
                 self._ends.refuse(Refusal("4.7.1", "the server refused XCLIENT", "refused"))
         elif self._trust.asking:
@@ -141,7 +141,7 @@ class Errands:
 
     def _ask_offers(self) -> None:
         """Say EHLO in the client's name, once the replies to all that it said are through."""
-        if self._talk.first is not None or self._trust.asking or self._talk.phase != Phase.COMMANDS:
+        if self._talk.owed or self._trust.asking or self._talk.phase != Phase.COMMANDS:
             return
         self._trust.ask()
         name = argument_of(self._client.greeting) if self._client.greeted_ok else b""

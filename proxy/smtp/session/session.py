@@ -67,7 +67,7 @@ class Session(Dialogue):
     @property
     def more_to_read(self) -> bool:
         """Whether the last call stopped for the number of commands: call `read_on` when others have had their turn."""
-        return self.talk.commands_left == 0
+        return self.talk.commands_left <= 0
 
     @property
     def silent_until(self) -> float | None:
@@ -85,10 +85,11 @@ class Session(Dialogue):
 
     def _late_at(self) -> float | None:
         """When whoever is waited for is late.  RFC 5321 4.5.3.2 has the spans."""
-        policy, owed = self._policy, self.talk.first
-        if owed is None:
+        policy = self._policy
+        if not self.talk.owed:
             span = policy.half_closed_timeout if self.client.finished else policy.command_timeout
             return self.talk.since + span
+        owed = self.talk.owed[0]
         if owed.kind == Reply.UNREAD:
             return None  # the relay's idle time-out rules
         if owed.kind != Reply.BANNER:
@@ -183,8 +184,8 @@ class Session(Dialogue):
 
     def _server_lost(self, reset: bool) -> None:
         """Nothing more comes from the server: deliver an EHLO reply that was whole and only waited, and end."""
-        answers, owed = self.answers, self.talk.first
-        if owed is None or owed.private or not answers.held.is_whole:
+        answers, owed = self.answers, self.talk.owed
+        if not owed or owed[0].private or not answers.held.is_whole:
             rest = answers.cut_off()
         else:
             rest = answers.cut_off_behind()

@@ -37,12 +37,15 @@ class Phase:
 
 
 class Reply:
-    """What kind of reply is owed next, since that decides how it is read."""
+    """What kind of reply is owed next, since that decides how it is read.
 
-    BANNER: Final = 0
-    EHLO: Final = 1
+    What is pipelined behind one of the first three waits for it.
+    """
+
+    EHLO: Final = 0
+    UNREPAIRED: Final = 1  # the rest of an EHLO reply that is too long to be repaired
     STARTTLS: Final = 2
-    UNREPAIRED: Final = 3  # the rest of an EHLO reply that is too long to be repaired
+    BANNER: Final = 3
     LISTING: Final = 4  # to EXPN or VRFY: may be several lines of free text
     HELO: Final = 5
     HELP: Final = 6  # may be so, too

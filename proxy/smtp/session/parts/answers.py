@@ -37,11 +37,11 @@ from proxy.smtp.session.terms import MAX_REPLY_LINE, Refusal, Reply
 class Said:
     """What the session has to decide on.
 
-    For `REPLY` the reply is `over` and is no longer owed, its lines are forwarded, or `held` where nobody may see them
-    yet; for `EHLO` all of it is `held`; for `REFUSAL` and `NO_BANNER` the cause is in `refusal`.
+    For `REPLY` the reply that is owed first is over, its lines are forwarded, or `held` where nobody may see them yet;
+    for `EHLO` all of it is `held`; for `REFUSAL` and `NO_BANNER` the cause is in `refusal`.
     """
 
-    NOTHING: Final = 0  # all that is there was read
+    NOTHING: Final = 0  # all that is there was read: the one that is false
     REPLY: Final = 1
     EHLO: Final = 2
     EHLO_BY_SILENCE: Final = 3
@@ -65,7 +65,7 @@ class Answers:
     """The server's half of the dialogue."""
 
     __slots__ = (
-        "_long_line", "_long_of", "_policy", "_server", "_talk", "_trust", "held", "late", "lines", "over", "refusal",
+        "_long_line", "_long_of", "_policy", "_server", "_talk", "_trust", "held", "late", "lines", "refusal",
     )  # fmt: skip
 
     def __init__(self, policy: SessionPolicy, talk: Talk, server: Server, trust: Trust) -> None:
@@ -76,7 +76,6 @@ class Answers:
         self.lines = LineBuffer(MAX_REPLY_LINE)
         self.held = Held()
         self.late = LateLines()
-        self.over: Owed | None = None
         self.refusal: Refusal | None = None
         self._long_line = b""  # the start of a reply line that is forwarded in pieces
         self._long_of: Owed | None = None  # and the reply that it is part of
@@ -93,28 +92,29 @@ class Answers:
 
     def read(self) -> int:
         """Take every whole line that is there, then judge what is left at the end of the turn."""
-        lines, held, server, talk = self.lines, self.held, self._server, self._talk
-        owed = talk.first
-        if (
-            owed is not None
-            and owed.kind == Reply.EHLO
-            and not self._long_line
-            and not server.memory.goes_on(talk.now)
-            and held.keep_whole(lines, server.banner)
-        ):
+        lines = self.lines
+        owed = self._talk.owed
+        if owed and owed[0].kind == Reply.EHLO and self._came_whole():
             return Said.EHLO
         while (line := lines.next()) is not None:
             said = self._line(line)
-            if said != Said.NOTHING:
+            if said:
                 return said
         if lines.overlong:
             said = self._endless_line(lines.take_pending())
-            if said != Said.NOTHING:
+            if said:
                 return said
-        if held.is_ehlo:
-            over = held.turn_over(talk.now, lines.pending > 0, self._policy, server.memory)
+        if self.held.is_ehlo:
+            over = self.held.turn_over(self._talk.now, lines.pending > 0, self._policy, self._server.memory)
             return _OF_HELD[over]
         return Said.NOTHING
+
+    def _came_whole(self) -> bool:
+        """What is there is an EHLO reply whose end leaves no doubt."""
+        server = self._server
+        if self._long_line or server.memory.goes_on(self._talk.now):
+            return False
+        return self.held.keep_whole(self.lines, server.banner)
 
     def silence(self) -> int:
         """It was silent for as long as an EHLO reply whose end is in doubt is given."""
@@ -124,12 +124,14 @@ class Answers:
         if self._long_line:
             return self._long_line_ended(line)
         talk = self._talk
-        owed = talk.first
-        if owed is None:
+        if not talk.owed:
             return self._unasked(line)
+        owed = talk.owed[0]
         kind = owed.kind
         if kind == Reply.EHLO:
             return _OF_HELD[self.held.add(line, self._server.banner)]
+        if kind == Reply.UNREPAIRED:
+            return self._unrepaired(line)
         code = code_of(line)
         if kind == Reply.BANNER:
             if not self._server.banner:
@@ -144,24 +146,25 @@ class Answers:
         if owed.private or kind == Reply.STARTTLS:
             if not self.held.keep(line):
                 return self._refused("a reply without an end")
-        elif kind == Reply.UNREAD:
-            talk.to_client(line)
-            return Said.FIRST_UNREAD
-        elif kind == Reply.UNREPAIRED and self._trust.offered_to_stranger(line):
-            return Said.STRANGER
         else:
             talk.to_client(line)
             if kind == Reply.BANNER:
                 self._server.is_shown()
-        if ends_behind_junk(line) if kind == Reply.UNREPAIRED else code and line[3:4] != b"-":
-            return self._reply_ended(owed, code)
+            elif kind == Reply.UNREAD:
+                return Said.FIRST_UNREAD
+        if code and line[3:4] != b"-":  # `ends_reply`
+            self._server.said(code, owed.private)
+            return Said.REPLY
         return Said.NOTHING
 
-    def _reply_ended(self, owed: Owed, code: int) -> int:
-        """The reply that was owed first is over; `code` is that of its last line."""
-        self._talk.first_is_over()
-        self._server.said(code, owed.private)
-        self.over = owed
+    def _unrepaired(self, line: bytes) -> int:
+        """A line of an EHLO reply that passes as it comes."""
+        if self._trust.offered_to_stranger(line):
+            return Said.STRANGER
+        self._talk.to_client(line)
+        if not ends_behind_junk(line):
+            return Said.NOTHING
+        self._server.said(code_of(line))
         return Said.REPLY
 
     def _refused(self, cause: str, outcome: str = "error", status: str = "4.4.2") -> int:
@@ -240,7 +243,7 @@ class Answers:
         """While the client begins TLS: remove late lines, and say -1 when anything else is there."""
         while self.late.possible and (line := self.lines.next()) is not None:
             said = self._late(line, None)
-            if said != Said.NOTHING:
+            if said:
                 return said
         return -1 if self.lines.held else Said.NOTHING
 
@@ -252,7 +255,7 @@ class Answers:
         if self._long_line:
             talk.to_client(piece)
             return Said.NOTHING
-        owed = talk.first
+        owed = talk.owed[0] if talk.owed else None
         if owed is None:
             if code_of(piece) == 220:
                 return self._unasked_220()
@@ -270,7 +273,7 @@ class Answers:
         kind = owed.kind if owed is not None else None
         if self.late.possible:
             said = self._late(piece, kind)
-            if said == Said.NOTHING:
+            if not said:
                 return self._refused("its EHLO reply went on without an end")
             if said >= 0:
                 return said
@@ -294,24 +297,24 @@ class Answers:
         if owed is None:
             self._server.said(code_of(start))
         elif ends_reply(start):
-            return self._reply_ended(owed, code_of(start))
+            self._server.said(code_of(start), owed.private)
+            return Said.REPLY
         return Said.NOTHING
 
     # -- a reply that is too long ------------------------------------------------------------------------------------
 
     def passes_unrepaired(self, raw: bytes) -> int:
         """`reply-too-long`: what was held goes as it came, and so does what follows up to the first final line."""
-        owed = self._talk.first
-        assert owed is not None
         self.late.end()
         self._talk.to_client(raw)
         self._talk.first_passes_unrepaired()
         last = raw[raw.rfind(b"\n", 0, -1) + 1 :]
         if last[-1:] != b"\n":
             self._long_line = last[:4]
-            self._long_of = owed
+            self._long_of = self._talk.owed[0]
         elif ends_behind_junk(last):
-            return self._reply_ended(owed, code_of(last))
+            self._server.said(code_of(last))
+            return Said.REPLY
         return Said.NOTHING
 
     # -- ends --------------------------------------------------------------------------------------------------------
@@ -322,7 +325,7 @@ class Answers:
         A reply that had to be whole before it could be shown is dropped, never completed; but a refusal tells why.
         """
         rest = self.lines.take_pending()
-        owed = self._talk.first
+        owed = self._talk.owed[0] if self._talk.owed else None
         if owed is None or not (owed.private or owed.kind in _HELD):
             return rest
         words = self.held.take() + rest

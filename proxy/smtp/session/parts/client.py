@@ -26,13 +26,12 @@ def _may_be_said(name: bytes) -> bool:
 class Client:
     """What is known of the client."""
 
-    __slots__ = ("closed", "ehlo", "finished", "greeted_ok", "greeting", "lines", "name", "released", "tls", "waiting")
+    __slots__ = ("closed", "finished", "greeted_ok", "greeting", "lines", "name", "released", "tls", "waiting")
 
     def __init__(self) -> None:
         self.lines = LineBuffer(MAX_COMMAND)
         self.waiting: bytes | None = None
         self.name = b""  # the argument of its last EHLO or HELO, as it said it
-        self.ehlo = b""  # its last EHLO line as it went on, for repeating it
         self.greeting = b""  # its last EHLO or HELO line as it went on
         self.greeted_ok = False  # that was a HELO, and answered 2xx
         self.closed = False  # it has said its last; what it said before may still wait
@@ -40,16 +39,9 @@ class Client:
         self.released = False  # what it says is not read any more
         self.tls = False  # bridge: what it says comes out of TLS
 
-    def next(self) -> bytes | None:
-        """Its next command line, or so much of one without an end that it is an unknown command."""
-        line = self.lines.next()
-        if line is None and self.lines.overlong:
-            return self.lines.take_pending()
-        return line
-
     # -- its name ----------------------------------------------------------------------------------------------------
 
-    def greets(self, line: bytes, is_ehlo: bool, name: bytes, mode: str) -> tuple[bytes, Found | None]:
+    def greets(self, line: bytes, name: bytes, mode: str) -> tuple[bytes, Found | None]:
         """An EHLO or HELO line as it goes on, and what is to be told of it.
 
         `name`: what goes on in place of one that RFC 5321 does not allow, in this `mode` of repair; empty: nothing.
@@ -65,8 +57,6 @@ class Client:
             found = Found("client-name-invalid", (before,), repaired, (line.rstrip(_LINE_END),), "client")
         self.greeting = line
         self.greeted_ok = False
-        if is_ehlo:
-            self.ehlo = line
         return line, found
 
     def greeting_taken(self, code: int) -> None:
@@ -76,7 +66,7 @@ class Client:
     def in_tls(self) -> None:
         """TLS is up: what it said before counts no more (RFC 3207 4.2)."""
         self.tls = True
-        self.name = self.greeting = self.ehlo = b""
+        self.name = self.greeting = b""
         self.greeted_ok = False
 
     # -- its commands ------------------------------------------------------------------------------------------------

@@ -69,18 +69,29 @@ class LateLines:
     def judge(
         self, line: bytes, kind: int | None, banner: bytes, memory: DestinationMemory, now: float, may_see: bool
     ) -> int:
-        """What this line is; `kind` is the reply that is owed, if any, `may_see`: the client may see an offer.
+        """What this line is, which came before any other reply line since the EHLO reply.
 
-        The memory learns of a late one.
+        kind      the reply that is owed, if any
+        banner    the banner's code and first word
+        memory    whether this server was seen to go on after the end of a reply; it learns of a late line
+        may_see   the client may see an offer
         """
         shape = _shape(line)
         if shape.offers and not may_see:
             return Verdict.OFFER
-        verdict = _judged(shape, line, kind, banner, self._promised, memory, now)
-        if verdict == Verdict.LATE:
-            self._promised = line[3:4] == b"-"
-            memory.saw_going_on(now, after_silence=self._after_silence)
-        return verdict
+        if shape.blank or (shape.bare and kind is None):
+            return Verdict.BLANK
+        if kind is None:
+            late = bool(shape.keyword) or shape.listed or shape.worded or (self._promised and code_of(line) == 250)
+        elif shape.keyword:
+            late = shape.keyword != b"HELP" or kind not in _MAY_SAY_HELP
+        else:
+            late = shape.listed and kind not in _FREE_TEXT and memory.goes_on(now) and not _greets(shape, line, banner)
+        if not late:
+            return Verdict.REPLY
+        self._promised = line[3:4] == b"-"
+        memory.saw_going_on(now, after_silence=self._after_silence)
+        return Verdict.LATE
 
     @property
     def finding(self) -> str:
@@ -103,27 +114,6 @@ class _Shape(NamedTuple):
 def offers_trust(line: bytes) -> bool:
     """Whether this line of an EHLO reply offers XCLIENT or XFORWARD."""
     return _shape(line).offers
-
-
-def _judged(
-    shape: _Shape, line: bytes, kind: int | None, banner: bytes, promised: bool, memory: DestinationMemory, now: float
-) -> int:
-    """Look at a line that came before any other reply line since the EHLO reply.
-
-    kind      the reply that is owed, if any
-    banner    the banner's code and first word
-    promised  the late line before this one had `250-`
-    memory    whether this server was seen to go on after the end of a reply
-    """
-    if shape.blank or (shape.bare and kind is None):
-        return Verdict.BLANK
-    if kind is None:
-        late = bool(shape.keyword) or shape.listed or shape.worded or (promised and code_of(line) == 250)
-    elif shape.keyword:
-        late = shape.keyword != b"HELP" or kind not in _MAY_SAY_HELP
-    else:
-        late = shape.listed and kind not in _FREE_TEXT and memory.goes_on(now) and not _greets(shape, line, banner)
-    return Verdict.LATE if late else Verdict.REPLY
 
 
 def _greets(shape: _Shape, line: bytes, banner: bytes) -> bool:

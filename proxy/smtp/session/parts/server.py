@@ -13,14 +13,15 @@ class Server:
     """The destination of the session, once it is known."""
 
     __slots__ = (
-        "address", "another_left", "banner", "completed", "fresh", "last_code", "memory", "name", "shown", "text",
-        "tls",
+        "_port", "_unreachable", "address", "another_left", "banner", "completed", "fresh", "last_code", "memory",
+        "name", "shown", "tls",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.text = ""  # for a reply of ours, and the log
         self.name = b""  # empty when it is configured by address
         self.address = b""
+        self._port = 0
+        self._unreachable = ""
         self.memory = NOTHING_LEARNT
         self.another_left = False  # a destination is left that was not tried yet
         self.banner = b""  # "220 " and its first word: all that is looked at, and the same in all sessions
@@ -32,15 +33,23 @@ class Server:
 
     def connected(self, name: str, address: str, port: int, memory: DestinationMemory | None, left: bool) -> None:
         """It is this one; `left`: another destination is."""
-        self.text = f"{name} port {port}" if name == address else f"{name} ({address}) port {port}"
         self.name = b"" if name == address else name.encode("ascii", "replace")
         self.address = address.encode("ascii", "replace")
+        self._port = port
         self.memory = memory if memory is not None else DestinationMemory()
         self.another_left = left
 
     def unreachable(self, text: str) -> None:
         """None could be connected; `text` says which."""
-        self.text = text
+        self._unreachable = text
+
+    @property
+    def text(self) -> str:
+        """What it is called in a reply of ours; empty before there is one."""
+        if self._unreachable or not self.address:
+            return self._unreachable
+        where = f"{self.name.decode()} ({self.address.decode()})" if self.name else self.address.decode()
+        return f"{where} port {self._port}"
 
     def forget(self) -> None:
         """Nothing is known any more of the one that was connected; another will be."""

@@ -10,13 +10,8 @@ behind a command has to wait for the reply to it.
 
 from __future__ import annotations
 
-from typing import Final
-
 from proxy.smtp.session.events import Action, Found, ToClient, ToServer
 from proxy.smtp.session.terms import MAX_COMMANDS, MAX_OWED, Phase, Reply
-
-# What is pipelined behind these waits for their reply; and so it does behind a command of the proxy's own.
-HOLDS_BACK: Final = (Reply.EHLO, Reply.UNREPAIRED, Reply.STARTTLS)
 
 
 class Owed:
@@ -33,27 +28,21 @@ class Owed:
 class Talk:
     """The output of the call that is under way, its time, the phase, and the replies that are owed."""
 
-    __slots__ = ("_actions", "_told", "_writes", "commands_left", "first", "now", "owed", "phase", "since")
+    __slots__ = ("_actions", "_told", "commands_left", "now", "owed", "phase", "since")
 
     def __init__(self, now: float) -> None:
         self.now = now  # of the call that is under way
         self.since = now  # since when it has been the turn of whoever is waited for
         self.phase: int = Phase.CONNECTING
         self.owed: list[Owed] = []  # the oldest first
-        self.first: Owed | None = None  # that one: what comes next
         self.commands_left = MAX_COMMANDS  # that may still be worked through in this call
         self._actions: list[Action] = []
-        self._writes = 0  # how many of them are bytes for a peer
         self._told: tuple[str, ...] = ()  # findings outside of EHLO replies that were told of
 
     def begin(self, now: float) -> None:
         """Another call."""
         self.now = now
         self.commands_left = MAX_COMMANDS
-
-    def works_through_one(self) -> None:
-        """Another command of the client's."""
-        self.commands_left -= 1
 
     def enter(self, phase: int) -> None:
         """What comes next is judged by the rules of this phase."""
@@ -67,57 +56,59 @@ class Talk:
 
     @property
     def may_follow(self) -> bool:
-        """Whether another command may be sent behind what is owed."""
+        """Whether another command may be sent behind what is owed: not behind one of the proxy's own."""
         owed = self.owed
         if not owed:
             return True
         last = owed[-1]
-        return last.kind not in HOLDS_BACK and not last.private and len(owed) < MAX_OWED
+        return last.kind > Reply.STARTTLS and not last.private and len(owed) < MAX_OWED
 
     def owe(self, kind: int, private: bool = False) -> None:
         """A command was sent; `private`: the proxy's own, of which the client knows nothing."""
-        owed = Owed(kind, self.now, private)
-        self.owed.append(owed)
-        if self.first is None:
-            self.first = owed
+        self.owed.append(Owed(kind, self.now, private))
+        self.commands_left -= 1
 
     def await_banner(self, private: bool) -> None:
         """The server is to speak first; `private`: the client does not see it as it comes."""
         self.phase = Phase.OPENING
         self.owe(Reply.BANNER, private)
 
-    def first_is_over(self) -> None:
-        """The oldest was given: it is another's turn."""
-        owed = self.owed
-        del owed[0]
-        self.first = owed[0] if owed else None
+    def first_is_over(self) -> Owed:
+        """The oldest was given, and is returned: it is another's turn."""
         self.since = self.now
+        return self.owed.pop(0)
 
     def first_passes_unrepaired(self) -> None:
         """The oldest is an EHLO reply that is too long: what is left of it goes as it comes."""
         self.owed[0].kind = Reply.UNREPAIRED
 
-    def owe_from_now(self) -> None:
-        """The banner is over: no server answers before it."""
+    def banner_over(self) -> None:
+        """The server has greeted: what was said to it meanwhile is answered from now on."""
+        self.phase = Phase.COMMANDS
         for owed in self.owed:
             owed.at = self.now
 
     def owe_nothing(self) -> None:
         """Nothing is owed any more."""
         self.owed.clear()
-        self.first = None
 
     # -- what is said ------------------------------------------------------------------------------------------------
 
     def to_client(self, data: bytes) -> None:
         """Forward.  What goes there in the same call without another action between leaves in one write."""
-        self._actions.append(ToClient(data))
-        self._writes += 1
+        actions = self._actions
+        if actions and type(last := actions[-1]) is ToClient:
+            data = last.data + data
+            actions.pop()
+        actions.append(ToClient(data))
 
     def to_server(self, data: bytes) -> None:
         """The same towards the server."""
-        self._actions.append(ToServer(data))
-        self._writes += 1
+        actions = self._actions
+        if actions and type(last := actions[-1]) is ToServer:
+            data = last.data + data
+            actions.pop()
+        actions.append(ToServer(data))
 
     def ask(self, kind: int, line: bytes, private: bool = False) -> None:
         """Send a command, for which the server owes a reply."""
@@ -133,10 +124,8 @@ class Talk:
         if found.finding not in self._told:
             self._told = (*self._told, found.finding)
             actions = self._actions
-            at = len(actions)
-            while at and type(actions[at - 1]) is ToServer:
-                at -= 1  # commands that came in one segment leave in one
-            actions.insert(at, found)
+            # commands that came in one segment leave in one
+            actions.insert(len(actions) - (type(actions[-1]) is ToServer) if actions else 0, found)
 
     def has_told(self, finding: str) -> bool:
         """Whether this one was told."""
@@ -146,32 +135,4 @@ class Talk:
         """The output of the call that ends here."""
         actions = self._actions
         self._actions = []
-        if self._writes > 1:
-            actions = joined(actions)
-        self._writes = 0
         return actions
-
-
-def joined(actions: list[Action]) -> list[Action]:
-    """The actions with what goes to the same peer in a row made one."""
-    result: list[Action] = []
-    parts: list[bytes] = []
-    last: type[ToClient] | type[ToServer] | None = None
-    for action in actions:
-        if isinstance(action, (ToClient, ToServer)):
-            kind = type(action)
-            if kind is not last:
-                if last is not None:
-                    result.append(last(b"".join(parts)))
-                    parts = []
-                last = kind
-            parts.append(action.data)
-        else:
-            if last is not None:
-                result.append(last(b"".join(parts)))
-                parts = []
-                last = None
-            result.append(action)
-    if last is not None:
-        result.append(last(b"".join(parts)))
-    return result

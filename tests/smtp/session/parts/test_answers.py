@@ -41,8 +41,7 @@ def test_each_reply_is_told_when_it_is_over_and_its_lines_are_forwarded() -> Non
     heard = Heard(Reply.BANNER, Reply.NOOP, Reply.HELP)
     assert heard.says(b"220 mail.example.com\r\n250 ok\r\n214-a\r\n214 b\r\n") == Said.REPLY
     for kind, code in ((Reply.BANNER, 220), (Reply.NOOP, 250), (Reply.HELP, 214)):
-        over = heard.answers.over
-        assert over is not None
+        over = heard.talk.first_is_over()
         assert (over.kind, heard.server.last_code) == (kind, code)
         said = heard.answers.read()
     assert said == Said.NOTHING
@@ -86,7 +85,7 @@ def test_the_first_line_that_is_not_read_is_the_last_that_is_looked_at() -> None
     assert heard.says(b"250-Sender\r\n250 ok\r\n") == Said.FIRST_UNREAD
     assert heard.answers.release() == b"250 ok\r\n"
     assert heard.forwarded == b"250-Sender\r\n"
-    assert heard.talk.first is None
+    assert not heard.talk.owed
 
 
 def test_late_lines_are_removed_and_told_of_once() -> None:

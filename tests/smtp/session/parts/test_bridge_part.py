@@ -30,8 +30,7 @@ class Both:
 
     @property
     def first(self) -> tuple[int, bool]:
-        owed = self.talk.first
-        assert owed is not None
+        owed = self.talk.owed[0]
         return owed.kind, owed.private
 
 

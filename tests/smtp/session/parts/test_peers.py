@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.smtp.session.commands import MAX_COMMAND
 from proxy.smtp.session.parts.client import Client
 from proxy.smtp.session.parts.server import NOTHING_LEARNT, Server
 from proxy.smtp.session.policy import DestinationMemory
-
-
-def test_a_command_is_a_line_or_too_long_for_one() -> None:
-    client = Client()
-    client.lines.feed(b"NOOP\r\nRS")
-    assert (client.next(), client.next()) == (b"NOOP\r\n", None)
-    client.lines.feed(b"x" * MAX_COMMAND)
-    assert client.next() == b"RS" + b"x" * MAX_COMMAND
-    assert client.next() is None
 
 
 @pytest.mark.parametrize(
@@ -34,23 +24,23 @@ def test_it_greets_by_a_name_that_may_be_said_or_that_is_told(
     line: bytes, name: bytes, mode: str, goes_on: bytes, repaired: bool | None
 ) -> None:
     client = Client()
-    after, found = client.greets(line, True, name, mode)
-    assert (after, client.greeting, client.ehlo) == (goes_on, goes_on, goes_on)
+    after, found = client.greets(line, name, mode)
+    assert (after, client.greeting) == (goes_on, goes_on)
     assert client.name == line.split()[1]
     assert (found.repaired if found is not None else None) is repaired
 
 
-def test_helo_is_no_ehlo_to_repeat() -> None:
+def test_the_last_greeting_counts_and_what_was_said_to_it() -> None:
     client = Client()
-    client.greets(b"EHLO a.example\r\n", True, b"", "repair")
-    client.greets(b"HELO b.example\r\n", False, b"", "repair")
-    assert (client.ehlo, client.greeting, client.greeted_ok) == (b"EHLO a.example\r\n", b"HELO b.example\r\n", False)
+    client.greets(b"EHLO a.example\r\n", b"", "repair")
+    client.greets(b"HELO b.example\r\n", b"", "repair")
+    assert (client.greeting, client.greeted_ok) == (b"HELO b.example\r\n", False)
     client.greeting_taken(550)
     assert not client.greeted_ok
     client.greeting_taken(250)
     assert client.greeted_ok
     client.in_tls()
-    assert (client.name, client.ehlo, client.greeting, client.greeted_ok) == (b"", b"", b"", False)
+    assert (client.name, client.greeting, client.greeted_ok, client.tls) == (b"", b"", False, True)
 
 
 def test_a_command_waits_until_it_is_taken() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.session.events import Found, ReleaseClient, ToClient, ToServer
-from proxy.smtp.session.parts.talk import Talk, joined
+from proxy.smtp.session.parts.talk import Talk
 from proxy.smtp.session.terms import MAX_COMMANDS, MAX_OWED, Phase, Reply
 
 
@@ -28,26 +28,20 @@ def test_the_output_of_a_call_is_not_that_of_the_next() -> None:
     assert first == []
 
 
-def test_joined_ends_with_an_action_or_with_bytes() -> None:
-    assert joined([ToServer(b"a"), ToServer(b"b"), ReleaseClient()]) == [ToServer(b"ab"), ReleaseClient()]
-    assert joined([ReleaseClient(), ToServer(b"a"), ToServer(b"b")]) == [ReleaseClient(), ToServer(b"ab")]
-    assert joined([]) == []
-
-
 def test_a_command_is_owed_a_reply_from_now_on() -> None:
     talk = Talk(1.0)
     talk.begin(5.0)
     talk.ask(Reply.NOOP, b"NOOP\r\n")
     talk.ask(Reply.HELO, b"HELO x\r\n", True)
     assert talk.done() == [ToServer(b"NOOP\r\nHELO x\r\n")]
-    first = talk.first
-    assert first is not None
+    first = talk.owed[0]
     assert (first.kind, first.at, first.private, len(talk.owed)) == (Reply.NOOP, 5.0, False, 2)
 
 
 def test_a_finding_is_told_once_and_does_not_part_the_commands_of_a_segment() -> None:
     talk = Talk(1.0)
     found = Found("client-name-invalid", (b"EHLO x",), False, (b"EHLO x",), "client")
+    talk.tell_once(found_first := Found("final-line-early", (b"250-DSN\r\n",), True))
     talk.to_client(b"z")
     talk.to_server(b"a")
     talk.to_server(b"b")
@@ -56,12 +50,12 @@ def test_a_finding_is_told_once_and_does_not_part_the_commands_of_a_segment() ->
     talk.tell_once(found)
     talk.to_server(b"c")
     assert talk.has_told(found.finding)
-    assert talk.done() == [ToClient(b"z"), found, ToServer(b"abc")]
+    assert talk.done() == [found_first, ToClient(b"z"), found, ToServer(b"abc")]
 
 
 def test_each_call_has_so_many_commands() -> None:
     talk = Talk(1.0)
-    talk.works_through_one()
+    talk.ask(Reply.NOOP, b"NOOP\r\n")
     assert talk.commands_left == MAX_COMMANDS - 1
     talk.begin(2.0)
     assert (talk.commands_left, talk.now) == (MAX_COMMANDS, 2.0)
@@ -76,9 +70,8 @@ def test_it_begins_where_no_server_is() -> None:
 
 def kinds(talk: Talk) -> list[int]:
     seen = []
-    while talk.first is not None:
-        seen.append(talk.first.kind)
-        talk.first_is_over()
+    while talk.owed:
+        seen.append(talk.first_is_over().kind)
     return seen
 
 
@@ -111,7 +104,7 @@ def test_nor_a_command_of_the_proxys_own() -> None:
     assert not talk.may_follow
     talk.owe_nothing()
     assert talk.may_follow
-    assert talk.first is None
+    assert not talk.owed
 
 
 def test_nor_an_ehlo_reply_that_passes_unrepaired() -> None:
@@ -137,9 +130,8 @@ def test_no_server_answers_before_its_banner() -> None:
     talk = Talk(1.0)
     talk.owe(Reply.NOOP)
     talk.begin(7.0)
-    talk.owe_from_now()
-    assert talk.first is not None
-    assert talk.first.at == 7.0
+    talk.banner_over()
+    assert (talk.owed[0].at, talk.phase) == (7.0, Phase.COMMANDS)
 
 
 def test_a_turn_begins_with_the_end_of_a_reply_or_when_it_is_said_so() -> None:
