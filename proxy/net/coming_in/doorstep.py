@@ -14,7 +14,6 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.coming_in.proxy_header import MAX_HEADER, Bad, Header, parse
-from proxy.net.going_out.destination import parsed
 
 if TYPE_CHECKING:
     from proxy.net.waiting.deadlines import Deadlines
@@ -25,11 +24,6 @@ MAX_FAREWELLS: Final = 1024  # refused clients waited for at a time, at most an 
 MAX_STRANGERS: Final = 64  # ... and of those outside `allow_clients` at most a thirty-second part
 HEADER_TIMEOUT: Final = 5.0  # seconds for a PROXY header; HAProxy sends it with the connection
 _ENDINGS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-
-
-def plain(host: str) -> str:
-    """An IPv4-mapped address as IPv4, so that it is what networks and limits mean."""
-    return str(parsed(host)) if host.startswith("::ffff:") else host
 
 
 class Introduced(Protocol):

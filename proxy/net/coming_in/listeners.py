@@ -23,8 +23,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.net.coming_in.admission import DRAINING, NO_DESCRIPTORS, NO_HEADER, Refusal
-from proxy.net.coming_in.doorstep import Farewells, HeaderReader, plain
-from proxy.net.coming_in.sockets import BACKLOG, accept
+from proxy.net.coming_in.doorstep import Farewells, HeaderReader
+from proxy.net.coming_in.sockets import BACKLOG, accept, plain
 from proxy.net.going_out.transparent import original_destination
 from proxy.settings.values import host_port
 from proxy.smtp.session.notices import closing
@@ -127,7 +127,7 @@ class Listener:
             if self.closed:
                 return
             try:
-                sock, host, port = accept(listening, family)
+                sock, client = accept(listening, family)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -143,18 +143,18 @@ class Listener:
                     return
                 continue  # ECONNABORTED and the network errors of accept(2): that client is gone
             if sock.fileno() >= self.most:
-                self._refuse(sock, (plain(host), port), NO_DESCRIPTORS)
+                self._refuse(sock, client, NO_DESCRIPTORS)
             else:
-                self.accepted(sock, host, port)
+                self.accepted(sock, client)
             if perf_counter() >= ends_at:
                 break
         self.route.poller.later(self)
 
-    def accepted(self, sock: socket.SocketType, host: str, port: int) -> None:
+    def accepted(self, sock: socket.SocketType, client: tuple[str, int]) -> None:
         """One client, or a proxy that speaks for one."""
         route = self.route
-        if route.settings.proxy_protocol and route.is_trusted(host):
-            HeaderReader(sock, (host, port), route.poller, route.deadlines, self)
+        if route.settings.proxy_protocol and route.is_trusted(client[0]):
+            HeaderReader(sock, client, route.poller, route.deadlines, self)
             return
         original: tuple[str, int] | None = None
         if route.original:
@@ -163,7 +163,6 @@ class Listener:
             except OSError:
                 sock.close()
                 return
-        client = (plain(host), port)
         refusal = route.admit(sock, client, original)
         if refusal is not None:
             self._refuse(sock, client, refusal)
@@ -183,7 +182,7 @@ class Listener:
 
     def not_introduced(self, sock: socket.SocketType, peer: tuple[str, int]) -> None:
         """A trusted proxy with no header, or a bad one, is closed without a word."""
-        self.route.refused((plain(peer[0]), peer[1]), NO_HEADER)
+        self.route.refused(peer, NO_HEADER)
         self.route.poller.remove(sock.fileno())
         sock.close()
 
@@ -208,14 +207,14 @@ class Listener:
         """Tell those whom the kernel has connected already; closing would reset them."""
         for _ in range(BACKLOG):
             try:
-                sock, host, port = accept(self.sock, self._family)
+                sock, client = accept(self.sock, self._family)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in NOTHING_LEFT:
                     return
                 continue
-            self._refuse(sock, (plain(host), port), DRAINING)
+            self._refuse(sock, client, DRAINING)
 
     def failed(self, error: BaseException) -> None:
         """A bug of ours, with one client; the poller has logged it.  The others are served."""
@@ -235,13 +234,13 @@ class Listener:
         os.close(self.reserve)
         self.reserve = -1
         try:
-            sock, host, port = accept(self.sock, self._family)
+            sock, client = accept(self.sock, self._family)
         except OSError as error:
             self.reserve = _reserve()
             if isinstance(error, BlockingIOError):
                 return "nobody"
             return "none left" if error.errno in NOTHING_LEFT else "told"
-        session = self.route.refused((plain(host), port), NO_DESCRIPTORS)
+        session = self.route.refused(client, NO_DESCRIPTORS)
         try:
             if not self.route.implicit:
                 sock.send(self._farewell(NO_DESCRIPTORS, session))

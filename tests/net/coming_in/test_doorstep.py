@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.net.coming_in.doorstep import FAREWELL, MAX_STRANGERS, Farewells, plain
+from proxy.net.coming_in.doorstep import FAREWELL, MAX_STRANGERS, Farewells
+from proxy.net.coming_in.sockets import plain
 from tests.own_reactor import OwnReactor
 
 
