@@ -172,7 +172,6 @@ def test_sessions_that_are_well_are_all_told() -> None:
         ("sni", "s" * 300),
         ("reason", "server said 554 go\naway"),
         ("client", "fe80::1%eth0"),
-        ("route", "a route"),
         ("by", ""),
     ],
 )

@@ -7,6 +7,7 @@ whatever a peer or the configuration may have a part in is looked at, and escape
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import call
 from typing import Any, NamedTuple
 
 from proxy.daemon.log import values
@@ -15,15 +16,15 @@ _Show = Callable[[Any], str]
 
 
 class Kind(NamedTuple):
-    """How the values of one kind get into a line of text, and of JSON."""
+    """How the values of one kind get into a line of text, and of JSON; raises `TooLong`."""
 
     in_text: _Show
     in_json: _Show
-    json: str = "%s"  # what stands around it
+    around: str = ""  # in JSON
 
 
-WORD = Kind(str, str, '"%s"')  # of ours: plain, and never empty
-NUMBER = Kind(str, str)  # an integer
+WORD = Kind(str, str, '"')  # of ours: plain, and never empty
+NUMBER = Kind(repr, repr)  # an integer
 SECONDS = Kind(values.seconds_text, values.seconds_text)
 OURS = Kind(values.ours_in_text, values.ours_in_json)  # text of ours that may quote others, or be empty
 PEERS = Kind(values.peers_in_text, values.peers_in_json)  # characters that are a peer's octets
@@ -33,23 +34,33 @@ WORDS = Kind(values.words_in_text, values.words_in_json)  # of ours
 class Form:
     """The fields of one event, in their order."""
 
-    __slots__ = ("_fields", "json", "text")
+    __slots__ = ("_fields", "_json", "_text")
 
     def __init__(self, fields: Mapping[str, Kind]) -> None:
         self._fields = fields
-        self.text = (
-            "".join(f" {key}=%s" for key in fields),
-            tuple(kind.in_text for kind in fields.values()),
-        )
-        self.json = (
-            "".join(f',"{key}":{kind.json}' for key, kind in fields.items()),
-            tuple(kind.in_json for kind in fields.values()),
-        )
+        # What stands before each value, and the value's place; then what stands behind the last one.
+        text: list[str] = []
+        json: list[str] = []
+        after = ""
+        for key, kind in fields.items():
+            text += [f" {key}=", ""]
+            json += [f'{after},"{key}":{kind.around}', ""]
+            after = kind.around
+        json.append(after)
+        self._text = (text, tuple(kind.in_text for kind in fields.values()))
+        self._json = (json, tuple(kind.in_json for kind in fields.values()))
+
+    def line(self, told: tuple[Any, ...], json: bool) -> str:
+        """The fields with these values, in text or JSON.  Raises `TooLong` where one has to be cut."""
+        pieces, shows = self._json if json else self._text
+        whole = pieces.copy()
+        whole[1::2] = map(call, shows, told)
+        return "".join(whole)
 
     def fields(self, told: tuple[Any, ...]) -> dict[str, object]:
         """The values with their keys, as `EventLog.emit` takes them."""
         named = zip(self._fields.items(), told, strict=True)
-        return {key: value.encode("latin-1", "replace") if kind is PEERS else value for (key, kind), value in named}
+        return {key: values.of_peer(value) if kind is PEERS else value for (key, kind), value in named}
 
 
 Formed = tuple[Form, tuple[Any, ...]]

@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from operator import call
 
 from proxy.daemon.log.forms import Formed
 from proxy.daemon.log.values import (
     MAX_PEER_TEXT,
     Number,
+    TooLong,
     Value,
     escape,
     in_json,
@@ -94,12 +94,13 @@ class EventLog:
             return
         if isinstance(fields, tuple):
             form, told = fields
-            template, shows = form.json if self.json else form.text
-            shown = tuple(map(call, shows, told))
-            line = self._whole(level, event, template % shown)
-            if max(map(len, shown)) <= MAX_PEER_TEXT and len(line) <= self._max_line:
-                self.write(line)
-                return
+            try:
+                line = self._whole(level, event, form.line(told, self.json))
+                if len(line) <= self._max_line:
+                    self.write(line)
+                    return
+            except TooLong:
+                pass
             fields = form.fields(told)
         cut: list[str] = []
         values = {key: value_of(value, max_text, key, cut) for key, value in fields.items() if value is not None}

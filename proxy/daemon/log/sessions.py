@@ -9,7 +9,7 @@ from proxy.daemon.log.forms import NUMBER, OURS, PEERS, SECONDS, WORD, WORDS, Fo
 if TYPE_CHECKING:
     from proxy.net.observer import Story
 
-_WHO = {"session": WORD, "route": OURS, "client": OURS, "client_port": NUMBER}
+_WHO = {"session": WORD, "route": WORD, "client": OURS, "client_port": NUMBER}
 _WHERE = {"destination": OURS, "source_port": NUMBER}
 _WHAT = {
     "ehlo_name": PEERS,

@@ -23,6 +23,10 @@ _unplain = re.compile(r"[^A-Za-z0-9_.:/@+\[\]-]").search
 _ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if not 32 <= byte < 127} | {92: "\\\\"}
 
 
+class TooLong(Exception):
+    """A value has to be cut."""
+
+
 class Number:
     """A number or a boolean, as both formats print it."""
 
@@ -44,6 +48,11 @@ def escape(data: bytes) -> str:
 def octets(text: str) -> bytes:
     """Text of ours that may quote a peer, as it is printed."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def of_peer(text: str) -> bytes:
+    """Text whose characters are a peer's octets."""
+    return text.encode("latin-1", "replace")
 
 
 def value_of(value: object, max_text: int, key: str, cut: list[str]) -> Value:
@@ -88,27 +97,33 @@ def in_json(value: Value) -> str:
 
 
 def ours_in_text(text: str) -> str:
-    """The same of text that is not escaped: ours, which may quote a peer."""
+    """The same of text that is not escaped: ours, which may quote a peer.  Raises `TooLong`, as the next three do."""
     if not text:
         return NOTHING
-    return text if _unplain(text) is None else _quoted(escape(octets(text)))
+    return text if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _quoted(_whole(octets(text)))
 
 
 def ours_in_json(text: str) -> str:
     """The same for JSON."""
-    return f'"{text}"' if _unplain(text) is None else _json_string(escape(octets(text)))
+    return _json_string(_whole(octets(text)))
 
 
 def peers_in_text(text: str) -> str:
     """The same of text whose characters are a peer's octets."""
     if not text:
         return NOTHING
-    return text if _unplain(text) is None else _quoted(text.translate(_ESCAPES))
+    return text if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _quoted(_whole(of_peer(text)))
 
 
 def peers_in_json(text: str) -> str:
     """The same for JSON."""
-    return f'"{text}"' if _unplain(text) is None else _json_string(text.translate(_ESCAPES))
+    return _json_string(_whole(of_peer(text)))
+
+
+def _whole(data: bytes) -> str:
+    if len(data) > MAX_PEER_TEXT:
+        raise TooLong
+    return escape(data)
 
 
 def words_in_text(words: Sequence[str]) -> str:
