@@ -32,6 +32,7 @@ from proxy.smtp.session.events import (
     EhloReplied,
     End,
     Found,
+    ReadOn,
     SaidPrivately,
     StarttlsAnswered,
     ToClient,
@@ -42,6 +43,7 @@ from proxy.smtp.session.session import Session
 from proxy.smtp.session.terms import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phase
 
 BANNER = b"220 mail.example.com ESMTP\r\n"
+READ_ON = ReadOn()
 MAX_SEGMENT = 65536  # what an edge reads at once, and so what may come on top of a limit
 
 
@@ -228,7 +230,11 @@ class Player:
 
     def happens(self, event: Event) -> list[Action]:
         actions = list(self._fed(event))
-        while self.session.more_to_read and not isinstance(actions[-1], End):
+        while READ_ON in actions:
+            assert actions.count(READ_ON) == 1, "it is told once a call"
+            actions.remove(READ_ON)
+            if isinstance(actions[-1], End):
+                break
             actions = joined(actions + self.session.read_on(self.now))
         self._check(actions)
         return actions

@@ -16,6 +16,7 @@ from proxy.smtp.session.events import (
     FinishServer,
     FreshConnection,
     NextDestination,
+    ReadOn,
     ReleaseClient,
     ReleaseServer,
     ServerTls,
@@ -43,6 +44,9 @@ class Acts(Protocol):
 
     def server_relays(self) -> None:
         """What the server sends is, too: the session reads no more."""
+
+    def read_on_later(self) -> None:
+        """The session goes on with what the client has said when others have had their turn."""
 
     def half_closed(self) -> None:
         """One side was told that the other has ended."""
@@ -76,6 +80,10 @@ def release_server(carrier: Acts, action: ReleaseServer) -> None:
         carrier.story.passes_through()
     carrier.onlooker.server_let_go(action.tls)
     carrier.server_relays()
+
+
+def read_on(carrier: Acts, action: ReadOn) -> None:
+    carrier.read_on_later()
 
 
 def finish_server(carrier: Acts, action: FinishServer) -> None:
@@ -116,6 +124,7 @@ def end(carrier: Acts, action: End) -> None:
 DO: Final[dict[type[Any], Callable[[Acts, Any], None]]] = {
     ReleaseClient: release_client,
     ReleaseServer: release_server,
+    ReadOn: read_on,
     FinishServer: finish_server,
     NextDestination: next_destination,
     FreshConnection: fresh_connection,

@@ -278,8 +278,6 @@ class Carrier:
             TELL[type(untold)](self, untold)
         session = self.session
         if session is not None:
-            if session.more_to_read:
-                self.route.poller.later(self)
             client = self.client
             if client.paused & SESSION_FULL and session.wants_client:
                 client.resume(SESSION_FULL)
@@ -290,8 +288,12 @@ class Carrier:
                     self.due = deadline
                     self.route.deadlines.at(deadline, self)
 
+    def read_on_later(self) -> None:
+        """The session goes on with what the client has said when others have had their turn."""
+        self.route.poller.later(self)
+
     def ready(self, mask: int) -> None:
-        """The session goes on with what the client has said."""
+        """It goes on."""
         self.obey(self.session.read_on(monotonic()) if self.session is not None else [])
 
     def forget_session(self) -> None:

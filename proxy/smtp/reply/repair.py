@@ -102,6 +102,7 @@ class RepairResult:
     keywords        of the lines that are shown behind the greeting, in capitals; empty when refused
     offered         the same of what the server sent
     offers_xclient  the server offers XCLIENT or XFORWARD to the address it sees
+    last_code       of the last line that has one, 0 if none has
     """
 
     reply: bytes
@@ -113,29 +114,28 @@ class RepairResult:
     keywords: frozenset[bytes]
     offers_xclient: bool
     offered: frozenset[bytes] = frozenset()
+    last_code: int = 0
 
 
 def repair_reply(
     raw: bytes,
     policy: RepairPolicy,
     context: EhloContext,
-    ended_early: bool = False,
     unterminated: bool = False,
 ) -> RepairResult:
     """Judge one whole reply to EHLO and, as the policy says, repair it.
 
-    `raw` is all that belongs to the reply, with its line ends.  `ended_early`: the caller has removed EHLO lines that
-    came after this reply had ended, which the reply itself does not show.  `unterminated`: it was ended by silence;
-    a reply without a final line is repaired without it too, and only the words of the finding differ.
+    `raw` is all that belongs to the reply, with its line ends.  `unterminated`: it was ended by silence; a reply
+    without a final line is repaired without it too, and only the words of the finding differ.
     """
     if len(raw) > MAX_REMEMBERED:
-        return _repair(raw, policy, context, ended_early, unterminated)
+        return _repair(raw, policy, context, unterminated)
     if len(context.banner) > MAX_DOMAIN or len(context.client_name) > MAX_DOMAIN:
         context = _cut(context)
-    key = (raw, policy, context, ended_early, unterminated)
+    key = (raw, policy, context, unterminated)
     result = _memory.get(key)
     if result is None:
-        result = _repair(raw, policy, context, ended_early, unterminated)
+        result = _repair(raw, policy, context, unterminated)
         _memory.keep(key, result)
     return result
 
@@ -183,9 +183,7 @@ def _weight(result: RepairResult) -> int:
 _memory = Memory(MAX_MEMORY)
 
 
-def _repair(
-    raw: bytes, policy: RepairPolicy, context: EhloContext, ended_early: bool, unterminated: bool
-) -> RepairResult:
+def _repair(raw: bytes, policy: RepairPolicy, context: EhloContext, unterminated: bool) -> RepairResult:
     host = banner_host(context.banner)
     pieces = split_lines(raw)
     before = tuple([without_end(piece) for piece in pieces])
@@ -194,15 +192,14 @@ def _repair(
     lines = [EhloLine(piece, number, policy.strict) for number, piece in enumerate(pieces, 1)]
     notes: list[Note] = []
     offers = _note_trust(raw, lines, host, context.client_trusted, notes)
+    last_code = _last_code(lines)
     if not is_judged(lines):
         offered = _offered_by_another_code(lines, host, context.inside_tls)
         findings = _findings(notes, policy)
-        return RepairResult(raw, False, findings, before, before, not offered, offered, offers, offered)
+        return RepairResult(raw, False, findings, before, before, not offered, offered, offers, offered, last_code)
     reading = read_reply(lines, host, policy.strict, context.inside_tls)
     if policy.mode != "off":
         notes += reading.notes
-        if ended_early and not any(note.id == "final-line-early" for note in notes):
-            notes.append(Note("final-line-early", 0, REPAIR, "more lines came after the reply had ended"))
         if unterminated:
             notes = [_in_silence(note) for note in notes]
     offered = frozenset([keyword.name for keyword in reading.keywords])
@@ -212,9 +209,13 @@ def _repair(
         reply, shown = _with_starttls_changed(raw, lines, reading, offered, context)
     findings = _findings(notes, policy)
     if reply == raw:
-        return RepairResult(raw, False, findings, before, before, False, frozenset(shown), offers, offered)
+        return RepairResult(raw, False, findings, before, before, False, frozenset(shown), offers, offered, last_code)
     after = tuple([without_end(line) for line in split_lines(reply)])
-    return RepairResult(reply, True, findings, before, after, False, frozenset(shown), offers, offered)
+    return RepairResult(reply, True, findings, before, after, False, frozenset(shown), offers, offered, last_code)
+
+
+def _last_code(lines: Sequence[EhloLine]) -> int:
+    return next((line.code for line in reversed(lines) if line.code), 0)
 
 
 def _offered_by_another_code(lines: Sequence[EhloLine], host: bytes | None, inside_tls: bool) -> frozenset[bytes]:
@@ -265,7 +266,9 @@ def _passed_too_long(
         said = f"{len(lines)} lines, {len(raw)} octets, the longest line {max(map(len, before))}"
         notes.append(Note("reply-too-long", 0, REPORT, said))
     refused = not any(line.code == 250 for line in lines) or any(line.code >= 400 for line in lines)
-    return RepairResult(raw, False, _findings(notes, policy), before, before, refused, frozenset(), offers)
+    return RepairResult(
+        raw, False, _findings(notes, policy), before, before, refused, frozenset(), offers, last_code=_last_code(lines)
+    )
 
 
 def _written(

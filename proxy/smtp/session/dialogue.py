@@ -3,7 +3,7 @@
 The parts say what happened (`Answers.read`: a reply is over, nobody asked for this line, ...); here it is decided what
 is said, held back, repaired or let go because of it.  Every path ends in the parts; nothing here is called by them.
 
-One call works through `MAX_COMMANDS` commands of the client at most; `Talk.stopped` says that more could go on.
+One call works through `MAX_COMMANDS` commands of the client at most; `ReadOn` says that more could go on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from proxy.smtp.session.errands import Errands
 from proxy.smtp.session.events import (
     EhloReplied,
     FinishServer,
+    ReadOn,
     ReleaseClient,
     ReleaseServer,
     StarttlsAnswered,
@@ -37,6 +38,7 @@ KINDS: Final = {
     b"NOOP": Reply.NOOP,
     b"VRFY": Reply.LISTING,
 }
+READ_ON: Final = ReadOn()
 RELEASE_CLIENT: Final = ReleaseClient()
 RELEASE_SERVER: Final = ReleaseServer(False)
 RELEASE_SERVER_TO_TLS: Final = ReleaseServer(True)
@@ -116,7 +118,10 @@ class Dialogue:
         """Send on every whole line that may go."""
         client, talk = self.client, self.talk
         lines = client.lines
-        while (lines.held or client.closed) and talk.commands_left > 0 and self._may_read():
+        while (lines.held or client.closed) and self._may_read():
+            if talk.commands_left <= 0:
+                talk.tell(READ_ON)
+                break
             line = lines.next()
             if line is None and lines.overlong:
                 line = lines.take_pending()  # no line end will make it a command that is known
@@ -287,8 +292,8 @@ class Dialogue:
         """An EHLO reply is over: judge it, repair it, show it in one write."""
         talk, server, answers = self.talk, self.server, self.answers
         owed = talk.first_is_over()
-        server.said(answers.held.last_code, owed.private)
         result = self._repaired(answers.held.take(), by_silence)
+        server.said(result.last_code, owed.private)
         if result.refused:
             answers.late.end()
         else:

@@ -44,6 +44,11 @@ class ReleaseClient:
     """What the client sends from now on goes to the server unread; the session holds none of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOn:
+    """More of the client's could go on than one call works through: call `read_on` when others have had their turn."""
+
+
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class ReleaseServer:
     """What the server sends from now on goes to the client unread; the session holds none of it.
@@ -158,6 +163,7 @@ Action = (
     | ToServer
     | FinishServer
     | ReleaseClient
+    | ReadOn
     | ReleaseServer
     | NextDestination
     | FreshConnection

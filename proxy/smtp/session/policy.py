@@ -56,11 +56,11 @@ class DestinationMemory:
 
     def goes_on(self, now: float) -> bool:
         """Whether this server may go on after a final line: its EHLO replies wait for a little silence."""
-        return _since(self.went_on_at, now, GOING_ON_KNOWN_FOR)
+        return self.went_on_at is not None and now - self.went_on_at <= GOING_ON_KNOWN_FOR
 
     def goes_on_slowly(self, now: float) -> bool:
         """Whether it may go on after `unterminated_after` of silence: it is given a minute of it."""
-        return _since(self.went_on_slowly_at, now, GOING_ON_KNOWN_FOR)
+        return self.went_on_slowly_at is not None and now - self.went_on_slowly_at <= GOING_ON_KNOWN_FOR
 
     def learn_offers(self, offered: bool, now: float, *, inside_tls: bool = False) -> None:
         """An EHLO reply was read; `offered`: it showed XCLIENT or XFORWARD.  Not offered is also what can't be asked.
@@ -71,9 +71,5 @@ class DestinationMemory:
 
     def offers(self, now: float, *, inside_tls: bool = False) -> bool | None:
         """Whether XCLIENT or XFORWARD is offered here; None when that is not known, or not any more."""
-        offered, at = self.offers_seen.get(inside_tls, (False, None))
-        return offered if _since(at, now, OFFERS_KNOWN_FOR) else None
-
-
-def _since(at: float | None, now: float, span: float) -> bool:
-    return at is not None and now - at <= span
+        offered, at = self.offers_seen.get(inside_tls, (None, now))
+        return offered if now - at <= OFFERS_KNOWN_FOR else None

@@ -65,11 +65,6 @@ class Session(Dialogue):
         return len(self.client.lines.held) <= MAX_WAITING
 
     @property
-    def more_to_read(self) -> bool:
-        """Whether the last call stopped for the number of commands: call `read_on` when others have had their turn."""
-        return self.talk.commands_left <= 0
-
-    @property
     def silent_until(self) -> float | None:
         """When an EHLO reply is taken for over, if nothing more comes: the one deadline that is near."""
         return self.answers.held.silent_until
@@ -77,25 +72,18 @@ class Session(Dialogue):
     @property
     def deadline(self) -> float | None:
         """When `time_passed` is to be called next, on the clock of `now`; None for never."""
-        if self.talk.phase not in TIMED:
+        talk, policy, due = self.talk, self._policy, self.answers.held.silent_until
+        late_at: float | None = None
+        if talk.phase not in TIMED:
             return None
-        late_at = self._late_at()
-        due = self.answers.held.silent_until
+        if not talk.owed:
+            late_at = talk.since + (policy.half_closed_timeout if self.client.finished else policy.command_timeout)
+        elif talk.owed[0].kind == Reply.BANNER:
+            span = policy.banner_timeout
+            late_at = talk.owed[0].at + (min(span, BANNER_OR_NEXT) if self.server.may_be_left else span)
+        elif talk.owed[0].kind != Reply.UNREAD:  # for that one the relay's idle time-out rules
+            late_at = talk.owed[0].at + policy.command_timeout
         return late_at if due is None or (late_at is not None and late_at < due) else due
-
-    def _late_at(self) -> float | None:
-        """When whoever is waited for is late.  RFC 5321 4.5.3.2 has the spans."""
-        policy = self._policy
-        if not self.talk.owed:
-            span = policy.half_closed_timeout if self.client.finished else policy.command_timeout
-            return self.talk.since + span
-        owed = self.talk.owed[0]
-        if owed.kind == Reply.UNREAD:
-            return None  # the relay's idle time-out rules
-        if owed.kind != Reply.BANNER:
-            return owed.at + policy.command_timeout
-        span = policy.banner_timeout
-        return owed.at + (min(span, BANNER_OR_NEXT) if self.server.may_be_left else span)
 
     # -- what happens to the server's connection ---------------------------------------------------------------------
 
@@ -200,23 +188,20 @@ class Session(Dialogue):
         talk, client = self.talk, self.client
         talk.begin(now)
         phase = talk.phase
-        if phase == Phase.ENDED:
-            pass
-        elif client.released:
-            talk.to_server(data)
+        if phase < Phase.HELLO and not client.released:
+            client.lines.feed(data)
+            self.read_client()
         elif phase == Phase.HELLO:
             self.first_byte_of_tls()
             talk.to_server(data)
         elif phase == Phase.SECURING_CLIENT:
-            detail = "bytes of the client in clear, behind the 220 to STARTTLS"
-            self.ends.injected("starttls-pipelined", detail)
-        else:
-            client.lines.feed(data)
-            self.read_client()
+            self.ends.injected("starttls-pipelined", "bytes of the client in clear, behind the 220 to STARTTLS")
+        elif phase != Phase.ENDED:
+            talk.to_server(data)
         return talk.done()
 
     def read_on(self, now: float) -> list[Action]:
-        """Go on where a call stopped for the number of commands."""
+        """Go on where a call stopped for the number of commands: `ReadOn` was told."""
         self.talk.begin(now)
         self.read_client()
         return self.talk.done()

@@ -12,7 +12,7 @@ MAX_WAITING: Final = 65536  # client bytes that may wait; beyond it the edge sto
 MAX_HELD: Final = 65536  # octets of a reply that is held for the proxy itself, or of that to STARTTLS
 MAX_OWED: Final = 1000  # replies that may be owed; then the client is not read (Postfix drops a client that pipelines
 # 100 junk commands, smtpd_junk_command_limit; a real one sends a recipient a command, and those are not read here)
-MAX_COMMANDS: Final = 100  # commands that one call works through, some 2 us each; `more_to_read` tells of the rest
+MAX_COMMANDS: Final = 100  # commands that one call works through, some 2 us each; `ReadOn` is for the rest
 EHLO_WAIT: Final = 0.2  # seconds that a reply with a doubtful end waits for more
 BANNER_OR_NEXT: Final = 30.0  # seconds that a silent server is given while another destination is left
 GOES_ON_AFTER: Final = 60.0  # seconds of silence after which a server that goes on after the usual wait is over
@@ -22,16 +22,17 @@ class Phase:
     """Where the session stands.
 
     CONNECTING -> OPENING -> COMMANDS -> (HELLO ->) RELEASED -> ENDED; bridge mode has others between while a handshake
-    is under way, and when it has failed.  Any phase may go to ENDED.
+    is under way, and when it has failed.  Any phase may go to ENDED.  Up to SECURING_SERVER the client speaks in clear
+    lines, unless its direction was let go of before the server's.
     """
 
     CONNECTING: Final = 0  # no server yet; what the client says waits
     OPENING: Final = 1  # the server is connected, its banner is not over
     COMMANDS: Final = 2  # commands and replies are read
-    HELLO: Final = 3  # 220 to STARTTLS was forwarded; the client's first byte is awaited
-    SECURING_SERVER: Final = 4  # bridge: a TLS handshake is under way with the server
-    SECURING_CLIENT: Final = 5  # ... with the client
-    REFUSING: Final = 6  # ... no mail in clear may follow: the server is dropped, the next command is the last
+    REFUSING: Final = 3  # bridge: no mail in clear may follow; the server is dropped, the next command is the last
+    SECURING_SERVER: Final = 4  # bridge: a TLS handshake is under way with the server; what the client says waits
+    HELLO: Final = 5  # 220 to STARTTLS was forwarded; the client's first byte is awaited
+    SECURING_CLIENT: Final = 6  # ... and now with the client
     RELEASED: Final = 7  # both directions are byte relays
     ENDED: Final = 8
 

@@ -385,16 +385,16 @@ def test_observed_a_broken_reply_stays_broken_but_for_starttls(raw: bytes, conte
 # -- the end, and the limits -----------------------------------------------------------------------------------------
 
 
+def test_the_last_code_is_that_of_the_last_line_that_has_one() -> None:
+    for raw, code in ((b"250-a\r\n421 b\r\nno code\r\n", 421), (b"no code\r\n", 0), (b"250-X\r\n" * 101, 250)):
+        assert repair_reply(raw, RepairPolicy(), MAIL).last_code == code
+
+
 def test_what_the_caller_knows_of_the_end_is_told() -> None:
-    result = repair_reply(GOOD, RepairPolicy(), MAIL, ended_early=True)
-    assert (result.findings[0].id, result.findings[0].line) == ("final-line-early", 0)
-    assert result.reply == GOOD
-    early = b"250 mail.example.com\r\n250 HELP\r\n"
-    assert ids(repair_reply(early, RepairPolicy(), MAIL, ended_early=True)) == ["final-line-early"]
     silent = repair_reply(b"250-mail.example.com\r\n", RepairPolicy(), MAIL, unterminated=True)
     assert [finding.message for finding in silent.findings] == ['silence after "250-mail.example.com"']
     assert silent.reply == b"250 mail.example.com\r\n"
-    assert repair_reply(GOOD, RepairPolicy(mode="off"), MAIL, ended_early=True, unterminated=True).findings == ()
+    assert repair_reply(GOOD, RepairPolicy(mode="off"), MAIL, unterminated=True).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,10 @@ class Answers:
             return self._unasked(line)
         owed = talk.owed[0]
         kind = owed.kind
-        if kind == Reply.EHLO:
+        if kind < Reply.STARTTLS:
+            if kind == Reply.UNREPAIRED:
+                return self._unrepaired(line)
             return _OF_HELD[self.held.add(line, self._server.banner)]
-        if kind == Reply.UNREPAIRED:
-            return self._unrepaired(line)
         code = code_of(line)
         if kind == Reply.BANNER:
             if not self._server.banner:
@@ -148,9 +148,7 @@ class Answers:
                 return self._refused("a reply without an end")
         else:
             talk.to_client(line)
-            if kind == Reply.BANNER:
-                self._server.is_shown()
-            elif kind == Reply.UNREAD:
+            if kind == Reply.UNREAD:
                 return Said.FIRST_UNREAD
         if code and line[3:4] != b"-":  # `ends_reply`
             self._server.said(code, owed.private)
@@ -194,6 +192,8 @@ class Answers:
             return Said.NO_BANNER
         if code:
             server.greeted(b"220 " + (banner_host(line) or b"ESMTP"))
+        if not owed.private:
+            server.is_shown()
         return -1
 
     # -- lines that nobody asked for, or that come too late ----------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Final
 
 from proxy.smtp.lines import LineBuffer, split_lines
 from proxy.smtp.reply.ehlo import ReplyProgress
-from proxy.smtp.reply.replies import code_of, ends_reply
+from proxy.smtp.reply.replies import ends_reply
 from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
 from proxy.smtp.session.terms import EHLO_WAIT, GOES_ON_AFTER, MAX_HELD
 
@@ -52,17 +52,16 @@ def _recalled(raw: bytes, banner: bytes) -> bool:
 class Held:
     """The reply that is being collected, if one is."""
 
-    __slots__ = ("_lines", "_progress", "_size", "silent_until")
+    __slots__ = ("_progress", "_raw", "silent_until")
 
     def __init__(self) -> None:
-        self._lines: list[bytes] = []
-        self._size = 0  # of one that is not an EHLO reply
-        self._progress: ReplyProgress | None = None  # of one that is
+        self._raw = b""
+        self._progress: ReplyProgress | None = None  # of an EHLO reply
         self.silent_until: float | None = None  # when an EHLO reply is over, if nothing comes
 
     def __len__(self) -> int:
         """How many octets are held."""
-        return sum(map(len, self._lines))
+        return len(self._raw)
 
     @property
     def is_ehlo(self) -> bool:
@@ -71,9 +70,8 @@ class Held:
 
     def keep(self, line: bytes) -> bool:
         """Take in a line of any other reply; False when that is too much."""
-        self._lines.append(line)
-        self._size += len(line)
-        return self._size <= MAX_HELD
+        self._raw += line
+        return len(self._raw) <= MAX_HELD
 
     # -- an EHLO reply -----------------------------------------------------------------------------------------------
 
@@ -81,10 +79,9 @@ class Held:
         """Take in all that is there, if it is a reply whose end leaves no doubt: what `add` finds line by line, kept
         from the last time that the same was read."""
         raw = lines.held
-        if self._lines or raw[-1:] != b"\n" or len(raw) > MAX_RECALLED or not _recalled(raw, banner):
+        if self._raw or raw[-1:] != b"\n" or len(raw) > MAX_RECALLED or not _recalled(raw, banner):
             return False
-        self._lines.append(raw)
-        lines.take_pending()
+        self._raw = lines.take_pending()
         return True
 
     def add(self, line: bytes, banner: bytes) -> int:
@@ -93,7 +90,7 @@ class Held:
         if progress is None:
             progress = self._progress = ReplyProgress(banner)
         progress.add(line)
-        self._lines.append(line)
+        self._raw += line
         if progress.too_long:
             return TOO_LONG
         if (progress.refused and ends_reply(line)) or (progress.lines == 1 and progress.settled):
@@ -102,7 +99,7 @@ class Held:
 
     def add_endless(self, piece: bytes) -> None:
         """What came so far of a line that passes every limit."""
-        self._lines.append(piece)
+        self._raw += piece
 
     def turn_over(self, now: float, half_a_line: bool, policy: SessionPolicy, memory: DestinationMemory) -> int:
         """Nothing more is there at the moment: is the reply over, or how long may it be silent?"""
@@ -133,22 +130,11 @@ class Held:
         """Whether what is held is a whole EHLO reply that only waits."""
         return self._progress is not None and self._progress.final_seen
 
-    @property
-    def last_code(self) -> int:
-        """The code of the last line that has one, 0 if none has."""
-        for line in reversed(self._lines):
-            code = code_of(line)  # what `keep_whole` took has one code
-            if code:
-                return code
-        return 0
-
     # -- its end -----------------------------------------------------------------------------------------------------
 
     def take(self) -> bytes:
         """All that is held, as it came; nothing is held any more."""
-        raw = b"".join(self._lines)
-        self._lines.clear()
-        self._size = 0
+        raw, self._raw = self._raw, b""
         self._progress = None
         self.silent_until = None
         return raw

@@ -52,7 +52,7 @@ def test_a_reply_whose_end_leaves_no_doubt_is_taken_at_once_and_no_other(raw: by
     if without_doubt:
         line_by_line, _ = added(raw)
         assert line_by_line.turn_over(1.0, False, POLICY, DestinationMemory()) == OVER
-        assert (held.last_code, held.take()) == (line_by_line.last_code, line_by_line.take())
+        assert held.take() == line_by_line.take()
 
 
 def test_what_is_unfinished_or_long_is_read_line_by_line() -> None:
@@ -111,11 +111,6 @@ def test_a_reply_that_is_nobodys_is_kept_up_to_a_limit() -> None:
     assert not held.is_whole
     held.take()
     assert held.keep(line), "what was taken counts no more"
-
-
-def test_the_last_code_is_that_of_the_last_line_that_has_one() -> None:
-    assert added(b"250-a\r\n421 b\r\nno code\r\n")[0].last_code == 421
-    assert added(b"no code\r\n")[0].last_code == 0
 
 
 def test_nothing_is_left_when_it_is_taken() -> None:
