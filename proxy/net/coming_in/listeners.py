@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import socket
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
@@ -89,6 +90,9 @@ class Listener:
         self._farewells = farewells
         self.closed = False
         self._family = int(sock.family)
+        # Asked before each accept(2): one that finds nobody has made a socket first, which takes 4 us, and this 0.3.
+        self._queue = select.poll()
+        self._queue.register(sock, select.POLLIN)
         name = sock.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
         self.reserve = _reserve()
@@ -121,10 +125,10 @@ class Listener:
 
     def ready(self, mask: int) -> None:
         """Clients wait."""
-        listening, family = self.sock, self._family
+        listening, family, waiting = self.sock, self._family, self._queue.poll
         ends_at = perf_counter() + TURN
         for _ in range(ACCEPTS_A_TURN):
-            if self.closed:
+            if self.closed or not waiting(0):
                 return
             try:
                 sock, client = accept(listening, family)
