@@ -9,30 +9,41 @@ Nothing here holds message bytes or credentials: reply lines of EHLO are the onl
 
 from __future__ import annotations
 
-from itertools import count
+from collections.abc import Iterator
+from itertools import product
 from os import getpid
-from time import time_ns
+from time import time
 from typing import Final, Protocol
 
 from proxy.smtp.reply.repair import RepairResult
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-_PAIRS: Final = tuple(a + b for a in _DIGITS for b in _DIGITS)  # two digits at once: 1296 of them
-_numbers = count()
+
+
+def _written(number: int, digits: int) -> str:
+    """The last so many digits of a number in base 36."""
+    return "" if digits == 0 else _written(number // 36, digits - 1) + _DIGITS[number % 36]
+
+
+def _ids() -> Iterator[str]:
+    begun = 0
+    while True:
+        begun = max(begun + 1, int(time() * 10))
+        head = _written(begun, 7) + _written(getpid(), 2)
+        for number in product(_DIGITS, repeat=3):
+            yield head + "".join(number)
+
+
+_names: Final = _ids()
 
 
 def session_id() -> str:
     """A name for one session that no other has, in this process or another, now or after a restart.
 
-    Twelve letters and digits: the time of day in milliseconds (8), the process (2) and a counter (2), in base 36, so
-    ids sort by time.  It is `session=` in the log and stands at the end of our 421: `grep` finds one by the other.
+    Twelve letters and digits: when the count began, in tenths of a second (7), the process (2) and the count (3), in
+    base 36.  It is `session=` in the log and stands at the end of our 421: `grep` finds one by the other.
     """
-    pairs = _PAIRS
-    high, low = divmod(time_ns() // 1_000_000, 1679616)
-    return (
-        f"{pairs[high // 1296 % 1296]}{pairs[high % 1296]}{pairs[low // 1296]}{pairs[low % 1296]}"
-        f"{pairs[getpid() % 1296]}{pairs[next(_numbers) % 1296]}"
-    )
+    return next(_names)
 
 
 class Story:
