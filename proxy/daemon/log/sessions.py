@@ -54,16 +54,12 @@ def session_fields(story: Story) -> dict[str, object]:
 def end_fields(story: Story, seconds: float) -> Formed:
     """What `session-end` tells; every key is always there, but `destination` and `source_port` where there is none."""
     where: tuple[object, ...] = ()
-    if story.destination or story.destination_name:
+    if story.source_port:
+        where = (destination(story.destination_name, story.destination), story.source_port)
+    elif story.destination or story.destination_name:
         where = (destination(story.destination_name, story.destination),)
-        if story.source_port:
-            where = (*where, story.source_port)
-    return _END[len(where)], (
-        story.id,
-        story.route,
-        story.client,
-        story.client_port,
-        *where,
+    who = (story.id, story.route, story.client, story.client_port)
+    what = (
         story.ehlo_name,
         story.outcome,
         story.by,
@@ -78,6 +74,7 @@ def end_fields(story: Story, seconds: float) -> Formed:
         story.bytes_from_client,
         story.bytes_from_server,
     )
+    return _END[len(where)], who + where + what
 
 
 def destination(name: str, address: str) -> str:

@@ -64,8 +64,7 @@ class LineWriter:
         self.lost_total = 0
         self.held = 0  # bytes waiting
         self._at_turns_end: Callable[[Callable[[], object]], bool] | None = None
-        self._gathered: list[bytes] = []
-        self._gathered_size = 0
+        self._gathered = bytearray()
         self.later = later
         self._lost_line: Callable[[int], bytes] = lambda count: b"log-lost lines=%d\n" % count
         self._max_backlog = max_backlog
@@ -107,23 +106,21 @@ class LineWriter:
 
     def write_gathered(self) -> None:
         """Write what was gathered, each line whole in one write."""
-        gathered = self._gathered
-        if gathered:
-            lines = b"".join(gathered)
-            gathered.clear()
-            self._gathered_size = 0
+        if self._gathered:
+            lines = bytes(self._gathered)
+            self._gathered.clear()
             self._now(lines)
 
     def __call__(self, line: bytes) -> None:
         """Write `line`, which ends in LF, or hold it back, or count it as lost."""
-        if self._gathered:
-            if self._gathered_size + len(line) > self.max_line:
-                self.write_gathered()
-        elif self._at_turns_end is None or not self._at_turns_end(self.write_gathered):
-            self._now(line)
-            return
-        self._gathered.append(line)
-        self._gathered_size += len(line)
+        gathered = self._gathered
+        if not gathered:
+            if self._at_turns_end is None or not self._at_turns_end(self.write_gathered):
+                self._now(line)
+                return
+        elif len(gathered) + len(line) > self.max_line:
+            self.write_gathered()
+        gathered += line
 
     def _now(self, line: bytes) -> None:
         if self._backlog:
@@ -143,7 +140,7 @@ class LineWriter:
             if error.errno in _WOULD_BLOCK:
                 self._hold(line)
             else:
-                self._lose()
+                self._lose(line)
             return
         if written < len(line):
             self._hold(line[written:])
@@ -158,7 +155,7 @@ class LineWriter:
             except OSError as error:
                 if error.errno in _WOULD_BLOCK:
                     return False
-                self._lose(len(backlog))
+                self._lose(b"".join(backlog))
                 backlog.clear()
                 self.held = 0
                 return True
@@ -193,7 +190,7 @@ class LineWriter:
 
     def _hold(self, line: bytes) -> None:
         if self.held + len(line) > self._max_backlog:
-            self._lose()
+            self._lose(line)
             return
         self._backlog.append(line)
         self.held += len(line)
@@ -205,7 +202,8 @@ class LineWriter:
         if not self.flush() and self.later is not None:
             self._retry_call = self.later(_RETRY_AFTER, self._retry) or True
 
-    def _lose(self, lines: int = 1) -> None:
+    def _lose(self, gone: bytes) -> None:
+        lines = gone.count(b"\n")  # several that were gathered, or the end of one
         self.lost += lines
         self.lost_total += lines
 

@@ -206,6 +206,21 @@ def test_a_closed_descriptor_counts_as_lost() -> None:
     writer.close()
 
 
+def test_each_line_of_a_turn_counts_when_its_piece_is_lost() -> None:
+    reader, fd = os.pipe()
+    writer = LineWriter(fd)
+    at_end: list[Callable[[], object]] = []
+    writer.gather(lambda call: at_end.append(call) is None)
+    os.close(reader)
+    for number in range(200):
+        writer(b"%03d " % number + b"x" * 95 + b"\n")
+    (write_the_last,) = at_end
+    write_the_last()
+    assert writer.lost == writer.lost_total == 200
+    os.close(fd)
+    writer.close()
+
+
 def test_a_file_takes_everything_behind_what_it_has() -> None:
     with tempfile.TemporaryFile() as file:
         file.write(b"before\n")
