@@ -20,7 +20,6 @@ from proxy.net.carrier.telling import TELL
 from proxy.net.going_out.dial import Dial
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.reading import PEER_FULL, SESSION_FULL, Reading
-from proxy.settings.values import host_port
 from proxy.smtp.session.events import Action, ToClient, ToServer
 from proxy.smtp.session.session import Session
 
@@ -98,9 +97,8 @@ class Carrier:
         assert session is not None
         now = monotonic()
         story = self.story
-        name = server.name if server.name != server.address else ""
         own, port = sock.getsockname()[:2]
-        story.connected(host_port(server.address, server.port), name, port)
+        story.connected(server.where, server.host_name, port)
         self.connected_to = server
         connection = self.server = Connection("server", sock, self, route.poller, route.deadlines)
         connection.join(self.client)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,25 +45,26 @@ NAME_NOT_RESOLVED = "4.4.3"
 ROUTING_LOOP = "4.4.6"
 
 
-@dataclass(frozen=True, slots=True)
 class Server:
-    """One host to connect to, or one address of it.  `name` is its host name, or the address where none is known."""
+    """One host to connect to, or one address of it.  Made seldom, with what is told of it often, and never changed."""
 
-    name: str
-    address: str  # empty while a name has no address
-    port: int
-    destination: Destination
+    __slots__ = ("address", "destination", "host_name", "key", "name", "port", "where")
+
+    def __init__(self, name: str, address: str, port: int, destination: Destination) -> None:
+        """`name` is its host name, or the address where none is known; `address` is empty while a name has none."""
+        self.name = name
+        self.address = address
+        self.port = port
+        self.destination = destination
+        self.host_name = name if name != address else ""
+        self.key = host_port(name, port)  # what the memory of failures knows the host by
+        self.where = host_port(address or name, port)  # ... and the address
 
     def __str__(self) -> str:
         """`mx.example.com[192.0.2.1]:25`, `192.0.2.1:25`, `[2001:db8::1]:25` or `mx.example.com:25`."""
-        if self.address and self.name != self.address:
+        if self.address and self.host_name:
             return f"{self.name}[{self.address}]:{self.port}"
-        return self.key
-
-    @property
-    def key(self) -> str:
-        """What the memory of failures knows the host by."""
-        return host_port(self.name, self.port)
+        return self.where
 
     def at(self, address: str) -> Server:
         """This address of it."""

@@ -23,7 +23,6 @@ from proxy.net.going_out.destination import (
     key_of,
 )
 from proxy.net.going_out.names.wanted import NotResolved
-from proxy.settings.values import host_port
 
 if TYPE_CHECKING:
     import socket
@@ -104,7 +103,7 @@ class Dial:
         self.server = None
         if self._owner is not None and server is not None and target is not None:
             self._tell(server, reason)
-            self._dialer.memory.failed(host_port(server.address, server.port), self._dialer.deadlines.now())
+            self._dialer.memory.failed(server.where, self._dialer.deadlines.now())
             self._give_up(target, NO_ANSWER_FROM_HOST, reason, server)
 
     def succeeded(self) -> None:
@@ -113,7 +112,7 @@ class Dial:
         if len(memory) and server is not None:
             memory.succeeded(key_of(server, self._original))
             memory.succeeded(server.key)
-            memory.succeeded(host_port(server.address, server.port))
+            memory.succeeded(server.where)
 
     def cancel(self) -> None:
         """The session is over.  A socket that was handed over stays the owner's."""
@@ -222,8 +221,8 @@ class Dial:
         usable = [address for address, refusal in refusals.items() if refusal is None]
         if usable:
             now = dialer.deadlines.now()
-            order = dialer.memory.down_last(interleave(usable), lambda address: host_port(address, target.port), now)
-            self._race([target.at(address) for address in order], now)
+            servers = [target.at(address) for address in interleave(usable)]
+            self._race(dialer.memory.down_last(servers, lambda server: server.where, now), now)
         else:
             refused = [refusal for refusal in refusals.values() if refusal is not None]
             loops = [refusal for refusal in refused if refusal[0] == ROUTING_LOOP]
@@ -288,7 +287,7 @@ class Dial:
         self._outcome = (NO_ANSWER_FROM_HOST, reason, server)
         if code not in OUR_OWN:
             self._blame = True
-            self._dialer.memory.failed(host_port(server.address, server.port), self._dialer.deadlines.now())
+            self._dialer.memory.failed(server.where, self._dialer.deadlines.now())
 
     def _stop(self) -> None:
         """Forget what is under way for the target."""
@@ -323,8 +322,6 @@ class Dial:
 
     def _tell(self, server: Server, reason: str) -> None:
         dialer = self._dialer
-        name = "" if server.name == server.address else server.name
-        where = host_port(server.address or server.name, server.port)
         if self._story is not None:
-            self._story.tried(where, name)
-        dialer.observer.destination_failed(dialer.route.name, where, name, reason, self._story)
+            self._story.tried(server.where, server.host_name)
+        dialer.observer.destination_failed(dialer.route.name, server.where, server.host_name, reason, self._story)
