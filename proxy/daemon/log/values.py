@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from typing import Final
 
-MAX_PEER_TEXT = 200  # bytes of one value that a peer wrote
+MAX_PEER_TEXT: Final = 200  # bytes of one value that a peer wrote
 
-NOTHING = '""'  # an empty value
+NOTHING: Final = '""'  # an empty value
 
 _unplain = re.compile(r"[^A-Za-z0-9_.:/@+\[\]-]").search
 _ESCAPES = {byte: f"\\x{byte:02x}" for byte in range(256) if not 32 <= byte < 127} | {92: "\\\\"}
@@ -105,7 +106,7 @@ def ours_in_text(text: str) -> str:
 
 def ours_in_json(text: str) -> str:
     """The same for JSON."""
-    return _json_string(_whole(octets(text)))
+    return f'"{text}"' if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _json_string(_whole(octets(text)))
 
 
 def peers_in_text(text: str) -> str:
@@ -117,7 +118,7 @@ def peers_in_text(text: str) -> str:
 
 def peers_in_json(text: str) -> str:
     """The same for JSON."""
-    return _json_string(_whole(of_peer(text)))
+    return f'"{text}"' if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _json_string(_whole(of_peer(text)))
 
 
 def _whole(data: bytes) -> str:
