@@ -44,6 +44,7 @@ MAX_MEMORY = 1024 * 1024  # bytes of all that is remembered; peers fill it
 _STARTTLS = b"STARTTLS"
 _AUTH = b"AUTH"
 _ONE_MECHANISM = b"AUTH:"
+_GOING_ON = ("final-line-early", "final-line-missing")
 # RFC 3030 3: a message declared BINARYMIME can only go by BDAT
 _DEPENDENTS = {b"CHUNKING": (b"BINARYMIME",)}
 
@@ -103,6 +104,7 @@ class RepairResult:
     offered         the same of what the server sent
     offers_xclient  the server offers XCLIENT or XFORWARD to the address it sees
     last_code       of the last line that has one, 0 if none has
+    goes_on         it went on behind its end, or had none: so may the next
     """
 
     reply: bytes
@@ -115,6 +117,7 @@ class RepairResult:
     offers_xclient: bool
     offered: frozenset[bytes] = frozenset()
     last_code: int = 0
+    goes_on: bool = False
 
 
 def repair_reply(
@@ -208,10 +211,11 @@ def _repair(raw: bytes, policy: RepairPolicy, context: EhloContext, unterminated
     else:
         reply, shown = _with_starttls_changed(raw, lines, reading, offered, context)
     findings = _findings(notes, policy)
-    if reply == raw:
-        return RepairResult(raw, False, findings, before, before, False, frozenset(shown), offers, offered, last_code)
-    after = tuple([without_end(line) for line in split_lines(reply)])
-    return RepairResult(reply, True, findings, before, after, False, frozenset(shown), offers, offered, last_code)
+    goes_on = any(finding.id in _GOING_ON for finding in findings)
+    after = before if reply == raw else tuple([without_end(line) for line in split_lines(reply)])
+    return RepairResult(
+        reply, reply != raw, findings, before, after, False, frozenset(shown), offers, offered, last_code, goes_on
+    )
 
 
 def _last_code(lines: Sequence[EhloLine]) -> int:

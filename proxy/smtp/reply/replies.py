@@ -29,8 +29,7 @@ _CODES = {b"%d" % code: code for code in range(200, 600)}
 
 def code_of(line: bytes) -> int:
     """The reply code in the first three octets, 0 if there is none."""
-    code = _CODES.get(line[:3], 0)
-    return 0 if code and line[3:4].isdigit() else code
+    return 0 if line[3:4].isdigit() else _CODES.get(line[:3], 0)
 
 
 def ends_reply(line: bytes) -> bool:

@@ -42,7 +42,7 @@ def _read(line: bytes) -> bytes:
     return verb if verb in READ else b""
 
 
-_recalled = lru_cache(maxsize=256)(_read)  # clients say the same: 0.1 us a command and not 0.7
+_recalled = lru_cache(maxsize=256)(_read)  # clients say the same: 0.1 us a command and not 0.5, compiled or not
 
 
 def argument_of(line: bytes) -> bytes:

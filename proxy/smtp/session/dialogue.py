@@ -43,7 +43,6 @@ RELEASE_CLIENT: Final = ReleaseClient()
 RELEASE_SERVER: Final = ReleaseServer(False)
 RELEASE_SERVER_TO_TLS: Final = ReleaseServer(True)
 ACCEPTED: Final = StarttlsAnswered("accepted")
-GOING_ON: Final = ("final-line-early", "final-line-missing")  # findings by which a server is known to go on
 BEHIND_STARTTLS: Final = "bytes of the client behind STARTTLS, before the 220"
 
 
@@ -174,8 +173,7 @@ class Dialogue:
         return None
 
     def _greeting(self, kind: int, line: bytes) -> None:
-        policy = self._policy
-        line, found = self.client.greets(line, policy.client_name, policy.repair.mode)
+        line, found = self.client.greets(line, self._policy)
         if found is not None:
             self.talk.tell_once(found)
         self.talk.ask(kind, line)
@@ -184,9 +182,8 @@ class Dialogue:
         """An unknown command: it and all that follows goes on unread."""
         client = self.client
         client.release()
-        self.talk.to_server(line + client.lines.take_pending())
+        self.talk.ask(Reply.UNREAD, line + client.lines.take_pending())
         self.talk.tell(RELEASE_CLIENT)
-        self.talk.owe(Reply.UNREAD)
         if client.closed:
             self.talk.tell(FinishServer())
         self._let_server_go()
@@ -212,13 +209,14 @@ class Dialogue:
 
     def first_byte_of_tls(self) -> None:
         """The client has answered the 220: both directions are the peers' own."""
-        self.client.release()
+        client, talk = self.client, self.talk
+        client.release()
         self.answers.release()
-        self.talk.enter(Phase.RELEASED)
-        self.talk.tell(RELEASE_CLIENT)
-        self.talk.tell(RELEASE_SERVER_TO_TLS)
-        if self.client.closed:
-            self.talk.tell(FinishServer())
+        talk.enter(Phase.RELEASED)
+        talk.tell(RELEASE_CLIENT)
+        talk.tell(RELEASE_SERVER_TO_TLS)
+        if client.closed:
+            talk.tell(FinishServer())
 
     # -- the server --------------------------------------------------------------------------------------------------
 
@@ -262,7 +260,7 @@ class Dialogue:
         elif owed.private:
             self.errands.private_over(kind)
         elif kind == Reply.UNREPAIRED:
-            self.trust.read(False, self.server.memory, self.talk.now, self.server.tls)
+            self.trust.read(False, False, self.server.memory, self.talk.now, self.server.tls)
         elif kind == Reply.HELO:
             self.client.greeting_taken(self.server.last_code)
         self.after_reply()
@@ -298,14 +296,13 @@ class Dialogue:
             answers.late.end()
         else:
             answers.late.begin(after_silence=by_silence)
-        for finding in result.findings:
-            if finding.id in GOING_ON:
-                server.memory.saw_going_on(talk.now)
+        if result.goes_on:
+            server.memory.saw_going_on(talk.now)
         if owed.private:
             self.errands.private_ehlo(result)
         elif not (self._policy.xclient and self.errands.says_xclient(result)):
             talk.tell(EhloReplied(result, talk.now - owed.at, self.client.tls))
-            if not self.trust.reply_read(result, server.memory, talk.now, server.tls):
+            if not self.trust.read(result.offers_xclient, result.refused, server.memory, talk.now, server.tls):
                 self.errands.refuse_stranger()
                 return
             talk.to_client(result.reply)
@@ -359,24 +356,25 @@ class Dialogue:
 
     def _starttls_over(self, private: bool) -> None:
         """The reply to STARTTLS is over: TLS, a refusal, or bytes where RFC 3207 allows none."""
+        talk, bridge = self.talk, self.bridge
         lines = self.answers.held.take()
-        bridge = self.bridge if private or (self.bridge is not None and self.bridge.answers_starttls) else None
+        ours = private or (bridge is not None and bridge.answers_starttls)
         # Clients go by the first code or by the last.
         if self.server.last_code != 220 and code_of(lines) != 220:
-            if bridge is None:
-                self.talk.tell(StarttlsAnswered("refused", lines))
-                self.talk.to_client(lines)
-                return
-            self.errands.starttls_refused(lines, private, self._draining)
+            if ours:
+                self.errands.starttls_refused(lines, private, self._draining)
+            else:
+                talk.tell(StarttlsAnswered("refused", lines))
+                talk.to_client(lines)
         elif self.answers.lines.held:
             self.ends.injected("starttls-response-injection", "bytes of the server behind its 220 to STARTTLS")
         elif self.client.lines.held and not private:
             self.ends.injected("starttls-pipelined", BEHIND_STARTTLS)
-        elif bridge is not None:
+        elif ours and bridge is not None:
             bridge.secure_server()
         else:
-            self.talk.to_client(lines)
-            self.talk.enter(Phase.HELLO)
-            self.talk.tell(ACCEPTED)
+            talk.to_client(lines)
+            talk.enter(Phase.HELLO)
+            talk.tell(ACCEPTED)
             if self.client.closed:
                 self.first_byte_of_tls()

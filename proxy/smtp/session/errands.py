@@ -119,7 +119,8 @@ class Errands:
 
     def stranger_offered(self, result: RepairResult) -> bool:
         """See to an offer of XCLIENT or XFORWARD in a reply.  True when it ends the session."""
-        if self._trust.reply_read(result, self._server.memory, self._talk.now, self._server.tls):
+        server = self._server
+        if self._trust.read(result.offers_xclient, result.refused, server.memory, self._talk.now, server.tls):
             return False
         self.refuse_stranger()
         return True

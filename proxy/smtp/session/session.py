@@ -72,7 +72,7 @@ class Session(Dialogue):
     @property
     def deadline(self) -> float | None:
         """When `time_passed` is to be called next, on the clock of `now`; None for never."""
-        talk, policy, due = self.talk, self._policy, self.answers.held.silent_until
+        talk, policy = self.talk, self._policy
         late_at: float | None = None
         if talk.phase not in TIMED:
             return None
@@ -83,6 +83,7 @@ class Session(Dialogue):
             late_at = talk.owed[0].at + (min(span, BANNER_OR_NEXT) if self.server.may_be_left else span)
         elif talk.owed[0].kind != Reply.UNREAD:  # for that one the relay's idle time-out rules
             late_at = talk.owed[0].at + policy.command_timeout
+        due = self.answers.held.silent_until
         return late_at if due is None or (late_at is not None and late_at < due) else due
 
     # -- what happens to the server's connection ---------------------------------------------------------------------
@@ -185,11 +186,11 @@ class Session(Dialogue):
 
     def client_data(self, data: bytes, now: float) -> list[Action]:
         """All that could be read from the client in this turn."""
-        talk, client = self.talk, self.client
+        talk = self.talk
         talk.begin(now)
         phase = talk.phase
-        if phase < Phase.HELLO and not client.released:
-            client.lines.feed(data)
+        if phase < Phase.HELLO and not self.client.released:
+            self.client.lines.feed(data)
             self.read_client()
         elif phase == Phase.HELLO:
             self.first_byte_of_tls()

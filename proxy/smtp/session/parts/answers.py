@@ -111,10 +111,9 @@ class Answers:
 
     def _came_whole(self) -> bool:
         """What is there is an EHLO reply whose end leaves no doubt."""
-        server = self._server
-        if self._long_line or server.memory.goes_on(self._talk.now):
+        if self._long_line or self._server.memory.goes_on(self._talk.now):
             return False
-        return self.held.keep_whole(self.lines, server.banner)
+        return self.held.keep_whole(self.lines, self._server.banner)
 
     def silence(self) -> int:
         """It was silent for as long as an EHLO reply whose end is in doubt is given."""
@@ -123,10 +122,10 @@ class Answers:
     def _line(self, line: bytes) -> int:
         if self._long_line:
             return self._long_line_ended(line)
-        talk = self._talk
-        if not talk.owed:
+        waiting = self._talk.owed
+        if not waiting:
             return self._unasked(line)
-        owed = talk.owed[0]
+        owed = waiting[0]
         kind = owed.kind
         if kind < Reply.STARTTLS:
             if kind == Reply.UNREPAIRED:
@@ -147,7 +146,7 @@ class Answers:
             if not self.held.keep(line):
                 return self._refused("a reply without an end")
         else:
-            talk.to_client(line)
+            self._talk.to_client(line)
             if kind == Reply.UNREAD:
                 return Said.FIRST_UNREAD
         if code and line[3:4] != b"-":  # `ends_reply`
@@ -174,9 +173,9 @@ class Answers:
     def _before_banner(self, owed: Owed, line: bytes, code: int) -> int:
         """A line before the banner's first, or that first one.  -1 when it is to be forwarded or held."""
         server = self._server
-        mode = self._policy.repair.mode
         if code == 250 or (not code and self._talk.has_told("line-before-banner") and is_blank_line(line)):
             # "line-before-banner": an EHLO reply that answers nothing; the client would take it for the banner.
+            mode = self._policy.repair.mode
             if mode != "off":
                 self._talk.tell_once(Found("line-before-banner", (line,), mode == "repair"))
             if mode == "repair":

@@ -52,14 +52,12 @@ class LateLines:
     __slots__ = ("_after_silence", "_promised", "possible")
 
     def __init__(self) -> None:
-        self.possible = False  # an EHLO reply has ended, no other reply line has come since ...
-        self._promised = False  # ... and the last late line promised another
-        self._after_silence = False  # ... and it was taken for over after a silence
+        self.possible = False  # an EHLO reply has ended, no other reply line has come since
 
     def begin(self, *, after_silence: bool) -> None:
         """An EHLO reply was taken for over, by a silence or not."""
         self.possible = True
-        self._promised = False
+        self._promised = False  # the last late line promised another
         self._after_silence = after_silence
 
     def end(self) -> None:

@@ -13,7 +13,7 @@ class Server:
     """The destination of the session, once it is known."""
 
     __slots__ = (
-        "_port", "_unreachable", "address", "another_left", "banner", "completed", "fresh", "last_code", "memory",
+        "_port", "address", "another_left", "banner", "completed", "fresh", "last_code", "memory",
         "name", "shown", "tls",
     )  # fmt: skip
 
@@ -21,7 +21,6 @@ class Server:
         self.name = b""  # empty when it is configured by address
         self.address = b""
         self._port = 0
-        self._unreachable = ""
         self.memory = NOTHING_LEARNT
         self.another_left = False  # a destination is left that was not tried yet
         self.banner = b""  # "220 " and its first word: all that is looked at, and the same in all sessions
@@ -41,15 +40,15 @@ class Server:
 
     def unreachable(self, text: str) -> None:
         """None could be connected; `text` says which."""
-        self._unreachable = text
+        self.name, self.address = text.encode("ascii", "replace"), b""
 
     @property
     def text(self) -> str:
         """What it is called in a reply of ours; empty before there is one."""
-        if self._unreachable or not self.address:
-            return self._unreachable
-        where = f"{self.name.decode()} ({self.address.decode()})" if self.name else self.address.decode()
-        return f"{where} port {self._port}"
+        name, address = self.name.decode(), self.address.decode()
+        if not address:
+            return name
+        return f"{name} ({address}) port {self._port}" if name else f"{address} port {self._port}"
 
     def forget(self) -> None:
         """Nothing is known any more of the one that was connected; another will be."""

@@ -63,15 +63,10 @@ class Talk:
         last = owed[-1]
         return last.kind > Reply.STARTTLS and not last.private and len(owed) < MAX_OWED
 
-    def owe(self, kind: int, private: bool = False) -> None:
-        """A command was sent; `private`: the proxy's own, of which the client knows nothing."""
-        self.owed.append(Owed(kind, self.now, private))
-        self.commands_left -= 1
-
     def await_banner(self, private: bool) -> None:
         """The server is to speak first; `private`: the client does not see it as it comes."""
         self.phase = Phase.OPENING
-        self.owe(Reply.BANNER, private)
+        self.owed.append(Owed(Reply.BANNER, self.now, private))
 
     def first_is_over(self) -> Owed:
         """The oldest was given, and is returned: it is another's turn."""
@@ -111,8 +106,10 @@ class Talk:
         actions.append(ToServer(data))
 
     def ask(self, kind: int, line: bytes, private: bool = False) -> None:
-        """Send a command, for which the server owes a reply."""
-        self.owe(kind, private)
+        """Send a command, for which the server owes a reply; `private`: the proxy's own, of which the client knows
+        nothing."""
+        self.owed.append(Owed(kind, self.now, private))
+        self.commands_left -= 1
         self.to_server(line)
 
     def tell(self, action: Action) -> None:

@@ -57,14 +57,13 @@ class Trust:
         """Whether this line of an EHLO reply offers what this client may not see."""
         return not self._trusted and not self.spoken_for and offers_trust(line)
 
-    def reply_read(self, result: RepairResult, memory: DestinationMemory, now: float, inside_tls: bool) -> bool:
-        """The same of a reply that may be a refusal, which says nothing of what the server offers."""
-        if result.refused and not result.offers_xclient:
-            return True
-        return self.read(result.offers_xclient, memory, now, inside_tls)
+    def read(self, offered: bool, refused: bool, memory: DestinationMemory, now: float, inside_tls: bool) -> bool:
+        """A whole EHLO reply was read; `offered`: it showed one.  False when this client must not go on.
 
-    def read(self, offered: bool, memory: DestinationMemory, now: float, inside_tls: bool) -> bool:
-        """A whole EHLO reply was read; `offered`: it showed one.  False when this client must not go on."""
+        `refused`: it was a refusal, which says nothing of what the server offers.
+        """
+        if refused and not offered:
+            return True
         if self.spoken_for:
             self.safe = True  # the reply was about the client's own address, and proves nothing about ours
         else:

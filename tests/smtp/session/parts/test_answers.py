@@ -26,7 +26,7 @@ class Heard:
         policy = SessionPolicy(repair=RepairPolicy(mode=mode))
         self.answers = Answers(policy, self.talk, self.server, Trust(trusted, ""))
         for kind in owed:
-            self.talk.owe(kind, private)
+            self.talk.ask(kind, b"", private)
 
     def says(self, data: bytes) -> int:
         self.answers.lines.feed(data)

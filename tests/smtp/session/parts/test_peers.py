@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.parts.client import Client
 from proxy.smtp.session.parts.server import NOTHING_LEARNT, Server
-from proxy.smtp.session.policy import DestinationMemory
+from proxy.smtp.session.policy import DestinationMemory, SessionPolicy
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_it_greets_by_a_name_that_may_be_said_or_that_is_told(
     line: bytes, name: bytes, mode: str, goes_on: bytes, repaired: bool | None
 ) -> None:
     client = Client()
-    after, found = client.greets(line, name, mode)
+    after, found = client.greets(line, SessionPolicy(client_name=name, repair=RepairPolicy(mode=mode)))
     assert (after, client.greeting) == (goes_on, goes_on)
     assert client.name == line.split()[1]
     assert (found.repaired if found is not None else None) is repaired
@@ -32,8 +33,8 @@ def test_it_greets_by_a_name_that_may_be_said_or_that_is_told(
 
 def test_the_last_greeting_counts_and_what_was_said_to_it() -> None:
     client = Client()
-    client.greets(b"EHLO a.example\r\n", b"", "repair")
-    client.greets(b"HELO b.example\r\n", b"", "repair")
+    client.greets(b"EHLO a.example\r\n", SessionPolicy())
+    client.greets(b"HELO b.example\r\n", SessionPolicy())
     assert (client.greeting, client.greeted_ok) == (b"HELO b.example\r\n", False)
     client.greeting_taken(550)
     assert not client.greeted_ok

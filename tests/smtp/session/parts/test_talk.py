@@ -79,7 +79,7 @@ def test_the_oldest_comes_first() -> None:
     talk = Talk(1.0)
     talk.await_banner(False)
     for kind in (Reply.NOOP, Reply.EHLO):
-        talk.owe(kind)
+        talk.ask(kind, b"")
     assert len(talk.owed) == 3
     assert kinds(talk) == [Reply.BANNER, Reply.NOOP, Reply.EHLO]
     assert (talk.phase, talk.owed) == (Phase.OPENING, [])
@@ -88,9 +88,9 @@ def test_the_oldest_comes_first() -> None:
 @pytest.mark.parametrize("kind", [Reply.EHLO, Reply.STARTTLS])
 def test_nothing_may_follow_what_changes_what_comes_behind_it(kind: int) -> None:
     talk = Talk(1.0)
-    talk.owe(Reply.NOOP)
+    talk.ask(Reply.NOOP, b"")
     assert talk.may_follow
-    talk.owe(kind)
+    talk.ask(kind, b"")
     assert not talk.may_follow
     talk.first_is_over()
     assert not talk.may_follow, "it is still owed"
@@ -100,7 +100,7 @@ def test_nothing_may_follow_what_changes_what_comes_behind_it(kind: int) -> None
 
 def test_nor_a_command_of_the_proxys_own() -> None:
     talk = Talk(1.0)
-    talk.owe(Reply.HELO, private=True)
+    talk.ask(Reply.HELO, b"", private=True)
     assert not talk.may_follow
     talk.owe_nothing()
     assert talk.may_follow
@@ -109,7 +109,7 @@ def test_nor_a_command_of_the_proxys_own() -> None:
 
 def test_nor_an_ehlo_reply_that_passes_unrepaired() -> None:
     talk = Talk(1.0)
-    talk.owe(Reply.EHLO)
+    talk.ask(Reply.EHLO, b"")
     talk.first_passes_unrepaired()
     assert not talk.may_follow
     assert kinds(talk) == [Reply.UNREPAIRED]
@@ -118,9 +118,9 @@ def test_nor_an_ehlo_reply_that_passes_unrepaired() -> None:
 def test_so_many_and_no_more() -> None:
     talk = Talk(1.0)
     for _ in range(MAX_OWED - 1):
-        talk.owe(Reply.NOOP)
+        talk.ask(Reply.NOOP, b"")
         assert talk.may_follow
-    talk.owe(Reply.NOOP)
+    talk.ask(Reply.NOOP, b"")
     assert not talk.may_follow
     talk.first_is_over()
     assert talk.may_follow
@@ -128,7 +128,7 @@ def test_so_many_and_no_more() -> None:
 
 def test_no_server_answers_before_its_banner() -> None:
     talk = Talk(1.0)
-    talk.owe(Reply.NOOP)
+    talk.ask(Reply.NOOP, b"")
     talk.begin(7.0)
     talk.banner_over()
     assert (talk.owed[0].at, talk.phase) == (7.0, Phase.COMMANDS)
@@ -136,7 +136,7 @@ def test_no_server_answers_before_its_banner() -> None:
 
 def test_a_turn_begins_with_the_end_of_a_reply_or_when_it_is_said_so() -> None:
     talk = Talk(1.0)
-    talk.owe(Reply.NOOP)
+    talk.ask(Reply.NOOP, b"")
     talk.begin(5.0)
     assert talk.since == 1.0
     talk.first_is_over()

@@ -21,7 +21,7 @@ def test_a_trusted_client_may_see_and_do_all() -> None:
     trust = Trust(True, "")
     memory = DestinationMemory()
     assert (trust.safe, trust.may_see, trust.offered_to_stranger(OFFER)) == (True, True, False)
-    assert trust.read(True, memory, NOW, False)
+    assert trust.read(True, False, memory, NOW, False)
     assert memory.offers(NOW) is True
 
 
@@ -29,7 +29,7 @@ def test_a_stranger_may_not_go_on_where_it_is_offered() -> None:
     trust = Trust(False, "")
     memory = DestinationMemory()
     assert (trust.safe, trust.may_see, trust.offered_to_stranger(OFFER)) == (False, False, True)
-    assert not trust.read(True, memory, NOW, False)
+    assert not trust.read(True, False, memory, NOW, False)
     assert trust.may_go(memory, NOW, False) == NEVER
 
 
@@ -48,10 +48,9 @@ def test_nor_where_it_is_not_known_each_for_clear_and_for_tls_and_for_a_time() -
 def test_a_refusal_says_nothing_and_half_a_reply_not_enough() -> None:
     trust = Trust(False, "")
     memory = DestinationMemory()
-    refused = repair_reply(b"550 no\r\n", RepairPolicy(), EhloContext())
-    assert trust.reply_read(refused, memory, NOW, False)
+    assert trust.read(False, True, memory, NOW, False)
     assert (trust.safe, memory.offers(NOW)) == (False, None)
-    assert trust.reply_read(result(), memory, NOW, False)
+    assert trust.read(False, False, memory, NOW, False)
     assert trust.safe
     trust.read_in_part()
     assert not trust.safe
@@ -93,7 +92,7 @@ def test_who_was_spoken_for_is_known_to_the_server_until_the_connection_is_anoth
     assert trust.xclient(result(b"XCLIENT ADDR"))
     assert trust.xclient(result(b"XCLIENT ADDR")) == b"", "once"
     assert trust.may_see
-    assert trust.read(True, memory, NOW, False)
+    assert trust.read(True, False, memory, NOW, False)
     assert memory.offers(NOW) is None, "it was about the client's address, not about ours"
     trust.inside_tls()
     assert trust.safe
