@@ -23,8 +23,8 @@ class Kind(NamedTuple):
     around: str = ""  # in JSON
 
 
-WORD = Kind(str, str, '"')  # of ours: plain, and never empty
-NUMBER = Kind(repr, repr)  # an integer
+WORD = Kind(format, format, '"')  # of ours: plain, and never empty
+NUMBER = Kind(format, format)  # an integer
 SECONDS = Kind(values.seconds_text, values.seconds_text)
 OURS = Kind(values.ours_in_text, values.ours_in_json)  # text of ours that may quote others, or be empty
 PEERS = Kind(values.peers_in_text, values.peers_in_json)  # characters that are a peer's octets
