@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from proxy.daemon.admin.figures.declarations import WELL
 from proxy.daemon.admin.figures.process import NO_PROCESS, THIS, added, ended
@@ -23,7 +23,9 @@ from proxy.net.waiting.turns import Turns
 Snapshot = dict[str, Any]
 """What `Metrics.snapshot` returns: dicts, lists, strings and numbers only."""
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BUCKETS: Final[tuple[float, ...]] = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
 """Upper bounds in seconds: from a neighbour on the same wire to `unterminated_after` and beyond."""
 
 NO_TURNS: list[Any] = [[0] * (len(TURN_BUCKETS) + 1), 0.0]
