@@ -69,7 +69,7 @@ class Deadlines:
         number = when // self._granularity + 1.0
         if when - self.now() > self._far:
             number -= number % _COARSE
-        if number <= self._past:  # a deadline that is over already passes in the next slot
+        elif number <= self._past:  # a deadline that is over already passes in the next slot
             number = self._past + 1.0
         slot = self._slots.get(number)
         if slot is None:
