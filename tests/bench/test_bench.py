@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.bench.contenders import Contender, running
 from tests.bench.measure import Bench
 from tests.bench.table import Row, header
 from tests.clients import postfix
-from tests.loopback import public_folder
+from tests.loopback import free_port, public_folder
 
 SOURCE = Path(measure.__file__).with_name("smtpbench.c")
 SMALL = measure.Size(rounds=1, sessions=60, tls_sessions=20, paced_seconds=0.2, gigabytes=0.01, held=40)
@@ -60,8 +59,7 @@ def test_the_load_sees_that_the_bare_sink_is_broken(bench: Bench) -> None:
 
 
 def test_the_load_counts_a_session_that_goes_wrong(bench: Bench) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    port = free_port()
     wrong = Bench(bench.program, SMALL)
     wrong.load(Contender("nobody", port, []), "splice", 3, 3, 10)
     assert wrong.failures == ["nobody, splice: 3 of 3 sessions failed"]

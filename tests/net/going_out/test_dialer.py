@@ -20,6 +20,7 @@ from proxy.net.going_out.dial import Dial
 from proxy.net.going_out.dialer import Dialer
 from proxy.net.going_out.names.wanted import Exchange, NotResolved
 from proxy.settings import Destination, Route, Timeouts
+from tests.loopback import free_port
 from tests.own_reactor import OwnReactor
 
 
@@ -137,12 +138,6 @@ class Lab(OwnReactor):
             sock.connect_ex((address, port))
         return port
 
-    def dead_port(self, address: str = "127.0.0.1") -> int:
-        with socket.socket() as sock:
-            sock.bind((address, 0))
-            number: int = sock.getsockname()[1]
-            return number
-
     def dialer(self, *destinations: Destination, connect: float = 30.0, **settings: Any) -> Dialer:
         route = Route(
             destination=destinations, timeouts=Timeouts(connect=connect, resolve=10.0), **{"name": "r", **settings}
@@ -214,7 +209,7 @@ def test_a_single_address_is_connected_registered_and_without_delay(lab: Lab, ho
 
 
 def test_a_refused_connection_is_unreachable(lab: Lab) -> None:
-    port = lab.dead_port()
+    port = free_port()
     owner = lab.outcome(lab.dialer(address("127.0.0.1", port)))
     assert owner.unreachable is not None
     status, reason, server = owner.unreachable
@@ -267,7 +262,7 @@ def test_destinations_are_tried_in_order(lab: Lab) -> None:
 def test_a_destination_that_failed_is_skipped_for_a_minute_and_is_tried_last(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead, alive = lab.dead_port(), lab.server()
+    dead, alive = free_port(), lab.server()
     dialer = lab.dialer(address("127.0.0.1", dead), address("127.0.0.1", alive))
     assert lab.outcome(dialer).server is not None
     assert len(lab.told.failures) == 1
@@ -310,7 +305,7 @@ def test_the_session_may_ask_for_the_next_one(lab: Lab) -> None:
 
 
 def test_next_with_nothing_that_answers_is_unreachable(lab: Lab) -> None:
-    dialer = lab.dialer(address("127.0.0.1", lab.server()), address("127.0.0.1", lab.dead_port()))
+    dialer = lab.dialer(address("127.0.0.1", lab.server()), address("127.0.0.1", free_port()))
     dial, owner = lab.dial(dialer)
     lab.run(lambda: owner.calls)
     lab.close_connection(owner)
@@ -501,7 +496,7 @@ def test_a_mail_domain_without_exchanges_is_4_4_3_and_down(lab: Lab, answer: obj
 def test_when_every_exchange_fails_the_domain_is_down(lab: Lab) -> None:
     lab.names.domains["example"] = (Exchange(10, "a.example"), Exchange(10, "b.example"))
     lab.names.hosts = {"a.example": NotResolved("no such name"), "b.example": ("127.0.0.2",)}
-    port = lab.dead_port("127.0.0.2")
+    port = free_port()
     owner = lab.outcome(lab.dialer(mx("example", port)))
     assert owner.unreachable is not None
     assert owner.unreachable[0] == "4.4.1"  # what was tried says more than what was not found
@@ -600,7 +595,7 @@ def test_cancel_leaves_nothing_behind_at_any_point(lab: Lab) -> None:
         (name("slow.example", hole), 0.3),
         (name("silent.example", hole), 0.0),
         (mx("silent.example", hole), 0.05),
-        (address("127.0.0.1", lab.dead_port()), 0.0),
+        (address("127.0.0.1", free_port()), 0.0),
     ):
         dial, owner = lab.dial(lab.dialer(destination))
         if wait:

@@ -42,6 +42,7 @@ from proxy.net.tls.problem import TlsProblem
 from proxy.net.tls.self_signed import make_self_signed
 from proxy.settings import Tls
 from tests.certificates import NAME, make, root
+from tests.loopback import free_port
 from tests.tls_pair import LIMIT, receive, server_context, shake, tcp_pair, until
 
 VERSIONS = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
@@ -937,8 +938,7 @@ def test_openssl_s_server_meets_our_client_side(version: str, tmp_path: Path) ->
     ca_file = tmp_path / "ca.pem"
     ca_file.write_bytes(root().pem)
     paths = make("good").write(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = openssl(
         "s_server", "-accept", f"127.0.0.1:{port}", "-cert", paths.certificate, "-key", paths.key, "-quiet",
         "-naccept", "1", f"-tls1_{version[-1]}", "-rev",

@@ -15,6 +15,7 @@ import pytest
 
 from proxy.smtp.reply.findings import FINDINGS
 from tests.certificates import Authority
+from tests.loopback import free_port
 from tests.scripted import Ended, Peer, ScriptedServer
 from tests.tools.probe.conftest import Simulated
 from tests.tools.probe.looked import Looked, look
@@ -287,8 +288,7 @@ def on_address(address: str, port: int, reply: bytes) -> Iterator[None]:
 def test_every_address_of_a_name_is_asked_and_the_worst_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     from proxy.tools.probe import command
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setattr(command, "addresses", lambda host, port: ["127.0.0.2", "127.0.0.1", "127.0.0.3"])
     with on_address("127.0.0.1", port, INSIDE), on_address("127.0.0.2", port, b"250-8BITMIME\r\n250 HELP\r\n"):
         looked = look(port, host="mail.example")

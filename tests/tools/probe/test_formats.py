@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from proxy.tools.probe.names import Dane, Tlsa
 from proxy.tools.probe.seen import Asked, Target
 from proxy.tools.probe.targets import of_destination
 from proxy.tools.probe.verdict import _name_to_verify
-from tests.loopback import wait_until
+from tests.loopback import free_port, wait_until
 from tests.proxy_process import allowed
 from tests.scripted import Peer, ScriptedServer
 from tests.tools.probe.conftest import Simulated
@@ -50,8 +49,7 @@ def test_nagios_gets_one_line_and_its_own_exit_codes(name: str, state: str, code
 
 
 def test_nagios_gets_no_answer_as_critical_and_usage_as_unknown() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     done = probe(f"127.0.0.1:{port}", "--format", "nagios")
     assert done.returncode == 2
     assert "no answer" in done.stdout

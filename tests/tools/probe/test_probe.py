@@ -21,6 +21,7 @@ from proxy.tools.probe.converse import own_name
 from proxy.tools.probe.seen import Asked, Target
 from proxy.tools.simulate.faults import FAULTS as SIMULATED_FAULTS
 from proxy.tools.simulate.replies import BROKEN
+from tests.loopback import free_port
 from tests.tools.probe.conftest import Simulated
 from tests.tools.probe.looked import Looked, look
 
@@ -267,8 +268,7 @@ def until_closed(sock: socket.socket) -> bytes:
 
 
 def test_nobody_there_is_told_once_with_exit_code_3() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     server = Destination("address", "127.0.0.1", port)
     for format_ in ("text", "json", "prometheus"):
         out, err = io.StringIO(), io.StringIO()
@@ -391,8 +391,7 @@ def test_aiosmtpd_needs_nothing(tmp_path: Path) -> None:
     pem.write_bytes(certificate + key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     controller = controller_module.Controller(Sink(), "127.0.0.1", port, tls_context=context)
     controller.start()
     try:
