@@ -29,6 +29,7 @@ from typing import Self
 
 from proxy.smtp.session.events import (
     Action,
+    DeadlineNearer,
     EhloReplied,
     End,
     Found,
@@ -44,6 +45,8 @@ from proxy.smtp.session.terms import MAX_HELD, MAX_REPLY_LINE, MAX_WAITING, Phas
 
 BANNER = b"220 mail.example.com ESMTP\r\n"
 READ_ON = ReadOn()
+DEADLINE_NEARER = DeadlineNearer()
+SHORTEST = 1.0  # seconds: no time-out of the tests' policies is shorter
 MAX_SEGMENT = 65536  # what an edge reads at once, and so what may come on top of a limit
 
 
@@ -227,9 +230,12 @@ class Player:
         self.memory = memory
         self.now = now
         self.ended = False
+        self.looks_at = float("inf")
 
     def happens(self, event: Event) -> list[Action]:
         actions = list(self._fed(event))
+        self._looks_at_deadline(DEADLINE_NEARER in actions)
+        actions = [action for action in actions if action != DEADLINE_NEARER]
         while READ_ON in actions:
             assert actions.count(READ_ON) == 1, "it is told once a call"
             actions.remove(READ_ON)
@@ -238,6 +244,13 @@ class Player:
             actions = joined(actions + self.session.read_on(self.now))
         self._check(actions)
         return actions
+
+    def _looks_at_deadline(self, told: bool) -> None:
+        """As an edge does: when it is told, and once in the shortest span; then it knows of each that comes."""
+        deadline = self.session.deadline
+        if told or self.now >= self.looks_at:
+            self.looks_at = self.now + SHORTEST if deadline is None else min(self.now + SHORTEST, deadline)
+        assert deadline is None or deadline >= self.looks_at, "a deadline came that was not told"
 
     def _fed(self, event: Event) -> Iterable[Action]:
         session, now = self.session, self.now

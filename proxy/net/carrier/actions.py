@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from proxy.net.relay.reading import SESSION_FULL
 from proxy.smtp.session.events import (
     ClientTls,
+    DeadlineNearer,
     DropServer,
     End,
     FinishServer,
@@ -48,6 +49,9 @@ class Acts(Protocol):
     def read_on_later(self) -> None:
         """The session goes on with what the client has said when others have had their turn."""
 
+    def look_at_deadline(self) -> None:
+        """The session's may be nearer."""
+
     def half_closed(self) -> None:
         """One side was told that the other has ended."""
 
@@ -84,6 +88,10 @@ def release_server(carrier: Acts, action: ReleaseServer) -> None:
 
 def read_on(carrier: Acts, action: ReadOn) -> None:
     carrier.read_on_later()
+
+
+def deadline_nearer(carrier: Acts, action: DeadlineNearer) -> None:
+    carrier.look_at_deadline()
 
 
 def finish_server(carrier: Acts, action: FinishServer) -> None:
@@ -125,6 +133,7 @@ DO: Final[dict[type[Any], Callable[[Acts, Any], None]]] = {
     ReleaseClient: release_client,
     ReleaseServer: release_server,
     ReadOn: read_on,
+    DeadlineNearer: deadline_nearer,
     FinishServer: finish_server,
     NextDestination: next_destination,
     FreshConnection: fresh_connection,

@@ -274,17 +274,8 @@ class Carrier:
                     return
         if untold is not None:
             TELL[type(untold)](self, untold)
-        session = self.session
-        if session is not None:
-            client = self.client
-            if client.paused & SESSION_FULL and session.wants_client:
-                client.resume(SESSION_FULL)
-            due = self.due
-            if due is None or session.silent_until is not None or due > session.now + self.route.shortest:
-                deadline = session.deadline
-                if deadline is not None and (due is None or deadline < due):
-                    self.due = deadline
-                    self.route.deadlines.at(deadline, self)
+        if self.client.paused & SESSION_FULL and self.session is not None and self.session.wants_client:
+            self.client.resume(SESSION_FULL)
 
     def read_on_later(self) -> None:
         """The session goes on with what the client has said when others have had their turn."""
@@ -324,6 +315,17 @@ class Carrier:
             self.due = when
             self.route.deadlines.at(when, self)
 
+    def look_at_deadline(self) -> None:
+        """For a session: at its deadline, or when another may have come that was not told."""
+        session = self.session
+        if session is not None:
+            when, deadline = session.now + self.route.shortest, session.deadline
+            if deadline is not None and deadline < when:
+                when = deadline
+            if self.due is None or when < self.due:
+                self.due = when
+                self.route.deadlines.at(when, self)
+
     def deadline_passed(self, now: float) -> None:
         """Some deadline that was set has come; the real one may have moved on since."""
         self.due = None
@@ -333,6 +335,8 @@ class Carrier:
         session = self.session
         if session is not None and not (self.client.relaying and session.deadline is None):
             self.obey(session.time_passed(now))
+            if not self.over:
+                self.look_at_deadline()
             return
         if now >= self.ends.due(self.client, self.server):
             self.end("timeout", "proxy", self.ends.too_late)

@@ -19,7 +19,6 @@ from proxy.net.going_out.names.wanted import Names
 from proxy.net.observer import Observer, Story, session_id
 from proxy.smtp.reply.repair import RepairPolicy
 from proxy.smtp.session.policy import BridgePolicy, DestinationMemory, SessionPolicy
-from proxy.smtp.session.terms import BANNER_OR_NEXT
 
 if TYPE_CHECKING:
     import socket
@@ -83,10 +82,7 @@ class RouteRuntime:
                 settings.record.directory, settings.record.bytes, settings.record.sessions, self._complain
             )
         timeouts = settings.timeouts
-        # No deadline but the end of a silence is sooner.
         self.shortest = min(timeouts.banner, timeouts.command, timeouts.half_closed)
-        if len(settings.destination) > 1 or settings.destination[0].kind != "address":
-            self.shortest = min(self.shortest, BANNER_OR_NEXT)
         self.original = any(d.kind == "original" for d in settings.destination)
         self.admission = Admission(
             settings.allow_clients,

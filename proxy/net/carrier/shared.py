@@ -49,7 +49,7 @@ class Shared(Protocol):
     dialer: Dialer
     recorders: Recorders | None
     secure: SecureRoute | None
-    shortest: float  # seconds; no deadline but the end of a silence is sooner
+    shortest: float  # seconds; no deadline of a session is sooner, but those that it tells of
 
     @property
     def implicit(self) -> bool:

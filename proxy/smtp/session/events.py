@@ -49,6 +49,14 @@ class ReadOn:
     """More of the client's could go on than one call works through: call `read_on` when others have had their turn."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeadlineNearer:
+    """`deadline` may be nearer than it was: a banner is awaited, or the rest of an EHLO reply.
+
+    All others are a whole span of the policy away when they come; for them it is enough to look at it once a span.
+    """
+
+
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class ReleaseServer:
     """What the server sends from now on goes to the client unread; the session holds none of it.
@@ -164,6 +172,7 @@ Action = (
     | FinishServer
     | ReleaseClient
     | ReadOn
+    | DeadlineNearer
     | ReleaseServer
     | NextDestination
     | FreshConnection

@@ -65,13 +65,11 @@ class Session(Dialogue):
         return len(self.client.lines.held) <= MAX_WAITING
 
     @property
-    def silent_until(self) -> float | None:
-        """When an EHLO reply is taken for over, if nothing more comes: the one deadline that is near."""
-        return self.answers.held.silent_until
-
-    @property
     def deadline(self) -> float | None:
-        """When `time_passed` is to be called next, on the clock of `now`; None for never."""
+        """When `time_passed` is to be called next, on the clock of `now`; None for never.
+
+        `DeadlineNearer` says when to look.
+        """
         talk, policy = self.talk, self._policy
         late_at: float | None = None
         if talk.phase not in TIMED:
@@ -285,7 +283,7 @@ class Session(Dialogue):
         self.talk.begin(now)
         deadline = self.deadline
         if deadline is not None and now >= deadline:
-            silent_until = self.silent_until
+            silent_until = self.answers.held.silent_until
             if silent_until is not None and now >= silent_until:
                 self.follow(self.answers.silence())
             else:

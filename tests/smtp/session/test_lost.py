@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.session.events import (
+    DeadlineNearer,
     End,
     FinishServer,
     FreshConnection,
@@ -238,7 +239,7 @@ def test_no_server_at_all() -> None:
 
 def test_a_server_of_which_nothing_is_remembered_can_be_talked_to() -> None:
     session = Session(SessionPolicy(), 0.0)
-    assert session.server_connected(1.0, name="192.0.2.1", address="192.0.2.1", port=2525) == []
+    assert session.server_connected(1.0, name="192.0.2.1", address="192.0.2.1", port=2525) == [DeadlineNearer()]
     assert session.server_data(BANNER, 2.0) == [ToClient(BANNER)]
     actions = session.server_ended(False, 3.0)
     assert Notice("421 4.4.2", "192.0.2.1 port 2525: ") == actions[0]

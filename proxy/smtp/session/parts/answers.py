@@ -28,7 +28,7 @@ from proxy.smtp.session.events import Found
 from proxy.smtp.session.parts.held import MORE, OVER, OVER_BY_SILENCE, TOO_LONG, Held
 from proxy.smtp.session.parts.late import LateLines, Verdict
 from proxy.smtp.session.parts.server import Server
-from proxy.smtp.session.parts.talk import Owed, Talk
+from proxy.smtp.session.parts.talk import DEADLINE_NEARER, Owed, Talk
 from proxy.smtp.session.parts.trust import Trust
 from proxy.smtp.session.policy import SessionPolicy
 from proxy.smtp.session.terms import MAX_REPLY_LINE, Refusal, Reply
@@ -106,6 +106,8 @@ class Answers:
                 return said
         if self.held.is_ehlo:
             over = self.held.turn_over(self._talk.now, lines.pending > 0, self._policy, self._server.memory)
+            if over == MORE:
+                self._talk.tell(DEADLINE_NEARER)
             return _OF_HELD[over]
         return Said.NOTHING
 

@@ -10,8 +10,12 @@ behind a command has to wait for the reply to it.
 
 from __future__ import annotations
 
-from proxy.smtp.session.events import Action, Found, ToClient, ToServer
+from typing import Final
+
+from proxy.smtp.session.events import Action, DeadlineNearer, Found, ToClient, ToServer
 from proxy.smtp.session.terms import MAX_COMMANDS, MAX_OWED, Phase, Reply
+
+DEADLINE_NEARER: Final = DeadlineNearer()
 
 
 class Owed:
@@ -67,6 +71,7 @@ class Talk:
         """The server is to speak first; `private`: the client does not see it as it comes."""
         self.phase = Phase.OPENING
         self.owed.append(Owed(Reply.BANNER, self.now, private))
+        self.tell(DEADLINE_NEARER)
 
     def first_is_over(self) -> Owed:
         """The oldest was given, and is returned: it is another's turn."""

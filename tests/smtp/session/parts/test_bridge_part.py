@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.smtp.reply.repair import EhloContext, RepairPolicy, repair_reply
-from proxy.smtp.session.events import ClientTls, ServerTls, StarttlsAnswered, ToClient, ToServer
+from proxy.smtp.session.events import ClientTls, DeadlineNearer, ServerTls, StarttlsAnswered, ToClient, ToServer
 from proxy.smtp.session.parts.bridge import READY, Bridge
 from proxy.smtp.session.parts.client import Client
 from proxy.smtp.session.parts.server import Server
@@ -60,7 +60,7 @@ def test_an_implicit_server_is_secured_first() -> None:
 def test_a_client_without_starttls_waits_until_the_server_is_secured() -> None:
     both = Both("none", "starttls")
     both.bridge.open()
-    assert both.first == (Reply.BANNER, True)
+    assert (both.first, both.talk.done()) == ((Reply.BANNER, True), [DeadlineNearer()])
     both.talk.first_is_over()
     both.server.said(220)
     assert both.bridge.banner_held(b"220 hi\r\n") is None
