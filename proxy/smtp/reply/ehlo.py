@@ -55,7 +55,7 @@ def find_greeting(lines: Sequence[bytes], banner: bytes) -> GreetingDecision:
 def has_greeting(lines: Sequence[bytes], banner: bytes) -> bool:
     """One of the raw reply lines is the greeting: `find_greeting` without the reading, where a glance is enough.
 
-    The glance saves 6 us of the some 400 that a session costs, in nearly all of them.
+    The glance saves 7 us of the some 100 that a session costs whose reply was not heard before.
     """
     host = banner_host(banner)
     if host is not None:

@@ -98,7 +98,7 @@ def banner_host(banner: bytes) -> bytes | None:
     return _host_in(banner[:_MAX_HEAD])
 
 
-@lru_cache(maxsize=128)  # of every EHLO reply twice: 1.1 us each, 0.1 us when it is known
+@lru_cache(maxsize=128)  # of every banner, and of every EHLO reply that is judged: 1 us each, 0.1 us when it is known
 def _host_in(head: bytes) -> bytes | None:
     match = _BANNER.match(head.partition(b"\n")[0])
     if match is None or match[1].upper() in (b"ESMTP", b"SMTP") or not folded(match[1]) or len(match[1]) > MAX_DOMAIN:

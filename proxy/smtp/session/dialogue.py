@@ -79,7 +79,7 @@ class Dialogue:
         if policy.bridge is not None:
             self.bridge = Bridge(policy, policy.bridge, self.talk, self.client, self.server)
 
-    # These two are made when they are needed, which in most sessions is never: that saves 0.4 us of 20.
+    # These two are made when they are needed, which in most sessions is never: that saves 0.4 us of 12.
 
     @property
     def ends(self) -> Ends:
@@ -136,9 +136,8 @@ class Dialogue:
         if self.talk.phase == Phase.REFUSING:
             self.ends.client_gone()
             return
-        if rest and (
-            self.bridge is None or not self.bridge.tls_missing
-        ):  # half a MAIL in clear is as bad as a whole one
+        in_clear = self.bridge is not None and self.bridge.tls_missing
+        if rest and not in_clear:  # half a MAIL in clear is as bad as a whole one
             self.talk.to_server(rest)
         self.client.finish()
         self.talk.begin_turn()
