@@ -362,9 +362,15 @@ def send_mail(client: Peer, message: bytes = b"Subject: hi\r\n\r\nhello") -> byt
 
 
 def together(calls: Iterable[Callable[[], T]], at_once: int = 64) -> list[T]:
-    """What each call gives; they run side by side, so that their waits cost no more than the longest of them."""
-    with ThreadPoolExecutor(at_once) as pool:
+    """What each call gives; they run side by side, so that their waits cost no more than the longest of them.
+
+    Where one fails, or the test's time is over, nobody waits for the others.
+    """
+    pool = ThreadPoolExecutor(at_once)
+    try:
         return [future.result() for future in [pool.submit(call) for call in calls]]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

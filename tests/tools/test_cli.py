@@ -219,7 +219,7 @@ def test_run_without_a_file_says_where_it_listens_and_ends_well(number: signal.S
         assert process.returncode == 0
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=20)
 
 
 @pytest.mark.parametrize(

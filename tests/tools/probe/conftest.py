@@ -14,6 +14,7 @@ import pytest
 # Every finding and every fault (`fault:ID`); the first finding also broken inside TLS, without TLS, and a good server.
 SERVERS = """
 import json, sys
+from dataclasses import replace
 from twisted.internet import reactor
 from proxy.net.tls.self_signed import make_self_signed
 from proxy.tools.simulate.faults import FAULTS
@@ -36,6 +37,8 @@ servers["mask-refused"] = SimulatedServer(reactor, masked, answers={b"STARTTLS":
 servers["helo"] = SimulatedServer(reactor, GOOD_REPLIES, answers={b"EHLO": b"502 5.5.1 what?\\r\\n"})
 servers["injected"] = SimulatedServer(reactor, GOOD_REPLIES, tls, behind_starttls=b"250 injected\\r\\n")
 for name, fault in FAULTS.items():
+    sooner = tuple(replace(piece, pause=min(piece.pause, 2.5)) for piece in fault.replies.banner)  # the slow banner
+    fault = replace(fault, replies=replace(fault.replies, banner=sooner))
     weak = ServerSideTls(*certificate_for(fault.weakness, NAMES), fault.weakness)
     servers["fault:" + name] = SimulatedServer(reactor, fault.replies, weak, fault=fault)
 log = open(sys.argv[1], "a")

@@ -200,7 +200,7 @@ def test_an_interrupt_ends_all_of_them_at_once(tmp_path: Path) -> None:
             wait_until(lambda: server.connections >= 3, 20, "three connections")
             process.send_signal(signal.SIGINT)
             assert process.wait(5) == 130
-            assert process.communicate() == (b"", b"")
+            assert process.communicate(timeout=20) == (b"", b"")
 
 
 def test_tlsa_records_are_told_and_change_nothing(simulated: Simulated) -> None:

@@ -68,10 +68,10 @@ def probed(simulated: Simulated) -> dict[str, Looked]:
     """Every server, probed: what was seen, and the report."""
 
     def one(name: str) -> Looked:
-        timeout = 12.0 if name == "fault:slow-banner" else 1.5
+        timeout = 4.0 if name == "fault:slow-banner" else 1.5
         return look(simulated.ports[name], timeout, implicit_tls=name.startswith("implicit"))
 
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(32) as pool:
         seen = dict(zip(simulated.ports, pool.map(one, simulated.ports), strict=True))
     assert set(simulated.verbs) == {"EHLO", "HELO", "STARTTLS", "QUIT"}  # never MAIL
     assert simulated.verbs.count("QUIT") >= len(simulated.ports)

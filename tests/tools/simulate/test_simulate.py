@@ -225,7 +225,7 @@ def running(save: Path, tmp_path: Path) -> Iterator[Running]:
         yield server
     finally:
         server.process.kill()
-        server.process.communicate()
+        server.process.communicate(timeout=20)
 
 
 def test_it_takes_mail_over_tls_shows_it_saves_it_and_ends_well(running: Running, save: Path, tmp_path: Path) -> None:
