@@ -283,10 +283,11 @@ class Reading(ABC):
             carrier.server_data(data, now)
         else:
             carrier.client_data(data, now)
-        lines = data.count(b"\n")
-        self._lines += lines
-        if self._lines > FREE_COMMANDS:
-            self._said_much(lines, now)
+        if not self.relaying:  # what made the session let go may be long, and no line
+            lines = data.count(b"\n")
+            self._lines += lines
+            if self._lines > FREE_COMMANDS:
+                self._said_much(lines, now)
 
     def _said_much(self, lines: int, now: float) -> None:
         """More than any mail begins with: small pieces in turns of their own, and of a client 500 commands a second."""
@@ -294,7 +295,7 @@ class Reading(ABC):
         if pace is None:
             pace = self._pace = Pace()
         until = pace.said(lines, self._lines, now)
-        may_pause = not (self.relaying or self._closing is not None or self.closed or self.securing)
+        may_pause = not (self._closing is not None or self.closed or self.securing)
         if until and may_pause and self.side == "client":
             self.pause(TOO_FAST)
             self._deadlines.at(until, self)
