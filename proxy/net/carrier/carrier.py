@@ -144,7 +144,8 @@ class Carrier:
         session = self.session
         if session is None or (data[:1] == HANDSHAKE_RECORD and self._tls_from_the_first_byte(data)):
             return
-        self.onlooker.read(True, data, now)
+        if self.onlooker.reads:
+            self.onlooker.read(True, data, now)
         self.obey(session.client_data(data, now))
         if self.session is None:
             if self.story.tls == "passthrough":
@@ -179,7 +180,8 @@ class Carrier:
     def server_data(self, data: bytes, now: float) -> None:
         """Bytes of the server that the session reads."""
         if self.session is not None:
-            self.onlooker.read(False, data, now)
+            if self.onlooker.reads:
+                self.onlooker.read(False, data, now)
             self.obey(self.session.server_data(data, now))
 
     def ended(self, connection: Reading, reset: bool) -> None:

@@ -33,11 +33,12 @@ class Hears(Protocol):
 class Onlooker:
     """Tells `hears` once what the two hellos said, when both have been read or all is over."""
 
-    __slots__ = ("_found", "_hears", "_peek", "_recorder", "_story", "_told", "wants")
+    __slots__ = ("_found", "_hears", "_peek", "_recorder", "_story", "_told", "reads", "wants")
 
     def __init__(self, story: Story, recorder: Recorder | None, hears: Hears) -> None:
         self._recorder = recorder
-        self.wants = False  # what is relayed is to be shown
+        self.reads = recorder is not None  # what the session reads is to be shown
+        self.wants = False  # what is relayed is
         self._story = story
         self._hears = hears  # and not the carrier, so that a session that is over is freed at once
         self._peek: TlsRecordPeek | None = None
