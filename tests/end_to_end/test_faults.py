@@ -125,7 +125,7 @@ def worker_of(running: Running, client: Peer) -> int:
     """The process id of the worker that has this client's session; the session's name in the log has it."""
     port = client.sock.getsockname()[1]
     session = str(running.wait_for("session-start", client_port=port)["session"])
-    return next(pid for pid in running.children if session[8:10] == base36(pid % 36**2).zfill(2))
+    return next(pid for pid in running.children if session[7:9] == base36(pid % 36**2).zfill(2))
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def serves(running: Running, pid: int) -> bool:
         port = client.sock.getsockname()[1]
         assert send_mail(client) == b"250 2.0.0 taken\r\n"
         session = str(running.wait_for("session-start", client_port=port)["session"])
-        return session[8:10] == base36(pid % 36**2).zfill(2)
+        return session[7:9] == base36(pid % 36**2).zfill(2)
 
 
 def test_parent_killed_in_mid_message_cuts_no_session_and_leaves_no_process() -> None:

@@ -51,7 +51,7 @@ def by_worker(running: Running, event: str) -> dict[str, int]:
     """How many such events each worker told; it is named in the middle of the sessions' ids."""
     found: dict[str, int] = {}
     for one in running.of(event):
-        name = one["session"][8:10]
+        name = one["session"][7:9]
         found[name] = found.get(name, 0) + 1
     return found
 
