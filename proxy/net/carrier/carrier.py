@@ -200,18 +200,16 @@ class Carrier:
         now = monotonic()
         session = self.session
         if session is None:
-            self._relay_ended(connection, reset)
+            self._relay_ended(side, connection, other, reset)
         elif connection is self.client:
             self.obey(session.client_ended(reset, now))
         else:
             self.obey(session.server_ended(reset, now))
             if self.session is None and not self.over:
-                self._relay_ended(connection, reset)
+                self._relay_ended(side, connection, other, reset)
 
-    def _relay_ended(self, connection: Reading, reset: bool) -> None:
-        """FIN for FIN, reset for reset."""
-        side = "client" if connection is self.client else "server"
-        other = self.server if connection is self.client else self.client
+    def _relay_ended(self, side: str, connection: Reading, other: Connection | None, reset: bool) -> None:
+        """FIN for FIN, reset for reset; `connection` is that of this side."""
         if reset:
             self.end(f"{side}-reset", side, "", reset_client=side == "server", reset_server=side == "client")
             return
@@ -378,7 +376,8 @@ class Carrier:
         if failure and outcome not in ("aborted", "error"):
             what, who, reason = "tls-failed", self.ends.first or by, failure
         story.ended(what, who, reason, client.octets, server.octets if server is not None else 0)
-        self.forget_session()
+        if self.session is not None:
+            self.forget_session()
         if self.due is not None:
             route.deadlines.cancel(self)
         if self.dial is not None:

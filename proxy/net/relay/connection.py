@@ -184,7 +184,8 @@ class Connection(Reading):
         self.closed = True
         self._carrier = None
         self._deadlines.cancel(self)
-        self.flow.give_pipe_back()
+        if self.flow.pipe is not None:
+            self.flow.give_pipe_back()
         if reset and not (self.ended and self.sender.fin_sent):
             close_by_reset(self.sock)
         fd = self.sock.fileno()
