@@ -309,9 +309,11 @@ class Reading(ABC):
             return
         to = peer.sender
         if to.broken:
-            # For nobody; the end comes when what the peer said last has been taken, or never, and then in time.
-            self._may_read = True
-            return
+            if not self.sender.broken:
+                # For nobody; the end comes when what the peer said last has been taken, or never, and then in time.
+                self._may_read = True
+                return
+            self.flow.give_pipe_back()  # nor does this side take what the peer said last: it is read to its end
         only_bytes = mask != 0 and not mask & _ENDINGS  # the event told of no end
         came = self.flow.carry(self.sock, to, only_bytes, peer.channel is None)
         if came == ALL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ from proxy.net.relay import splice
 from proxy.net.relay.connection import Connection
 from proxy.net.relay.sender import MAX_PENDING
 from tests.own_reactor import OwnReactor
+from tests.tls_pair import tcp_pair
 
 
 class Tells:
@@ -141,3 +143,28 @@ def test_the_last_words_are_known_however_they_are_cut_and_also_behind_a_long_re
     relay.server_far.sendall(b"221 bye\r\n")
     relay.own.turns(0.05)
     assert relay.server.flow.last_words.endswith(b"221 bye\r\n")
+
+
+@pytest.mark.parametrize("said", [(b"", b""), (b"QUIT\r\n", b""), (b"", b"221 bye\r\n"), (b"QUIT\r\n", b"221 bye\r\n")])
+def test_two_peers_that_reset_in_one_turn_are_over(said: tuple[bytes, bytes]) -> None:
+    own = OwnReactor()
+    with tcp_pair() as (client_far, client_near), tcp_pair() as (server_far, server_near):
+        tells: Any = Tells()
+        client = Connection("client", client_near, tells, own.poller, own.deadlines)
+        server = Connection("server", server_near, tells, own.poller, own.deadlines)
+        client.join(server)
+        for one in (client, server):
+            one.let_go()
+            own.poller.add(one.sock.fileno(), one)
+        own.turns(0.02)
+        for far, words in zip((client_far, server_far), said, strict=True):
+            if words:
+                far.send(words)
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client_far.close()
+        server_far.close()
+        own.run(lambda: tells.ends)  # the first one ends the session
+        assert tells.ends[0][1]
+        client.abort()
+        server.abort()
+    own.close()
