@@ -224,6 +224,12 @@ class Poller:
                     at = now
                 if not nobody_asked:
                     at = self._give_turns(soon, len(events), at)
+                seconds = at - began
+                if seconds <= SHORT:
+                    short += 1
+                    in_short += seconds
+                else:
+                    self.turns.ended(seconds, "many short callbacks at once")
                 if at_end:
                     calls = at_end[:]
                     at_end.clear()
@@ -231,12 +237,6 @@ class Poller:
                         call()
                     if not self._running:
                         return False
-                seconds = at - began
-                if seconds <= SHORT:
-                    short += 1
-                    in_short += seconds
-                else:
-                    self.turns.ended(seconds, "many short callbacks at once")
                 if the_reactors or new_timers or reactor._justStopped:
                     return the_reactors
                 if timers:
