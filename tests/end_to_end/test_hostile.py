@@ -517,8 +517,10 @@ def test_headers_cut_at_every_byte_are_read(arena: Arena) -> None:
             assert client.reply() == BANNER
             assert client.reply() == FIXED
 
+    all_cuts = [(header, cut) for header in (V1, V2) for cut in range(1, len(header))]
     with arena.besieged():
-        together([lambda h=header, c=cut: once(h, c) for header in (V1, V2) for cut in range(1, len(header))], 16)
+        together([lambda h=header, c=cut: once(h, c) for header, cut in all_cuts], 16)
+    arena.running.wait_for("session-end", route="header", count=len(all_cuts))
     ends = arena.running.of("session-end", route="header")
     assert {end["client"] for end in ends} == {"127.0.0.9"}
 
@@ -549,7 +551,7 @@ def test_headers_that_are_forged_or_broken_are_closed_without_a_word(arena: Aren
     with arena.besieged():
         together([lambda data=data: once(data) for data in bad])
     # Twenty a minute are told one by one.
-    assert len(arena.running.of("session-end", route="header", outcome="refused")) > before
+    arena.running.wait_for("session-end", route="header", outcome="refused", count=before + 1)
 
 
 def test_nothing_is_left_in_the_end(arena: Arena) -> None:
