@@ -6,6 +6,7 @@ within 16 MiB of what it was, descriptors and sessions are back where they were,
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -14,10 +15,12 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.attacks import floods
 from tests.end_to_end.control import Control, control_process
@@ -60,6 +63,8 @@ class Arena:
         self.lab = lab
         self.control = control
         self.running: Running = lab.running
+        self.opened = 0  # sessions of the hostile route
+        self._counting = threading.Lock()
         for _ in range(30):  # warm: code, caches, allocator
             lab.server("hostile").script = Mailbox()
             with self.open() as client:
@@ -71,17 +76,42 @@ class Arena:
     def open(self, script: Script | None = None) -> Peer:
         if script is not None:
             self.lab.server("hostile").script = script
+        self.is_opened()
         return self.lab.connect("hostile")
 
-    def open_sessions(self) -> int:
-        def count(event: str) -> int:
-            return sum(one["route"] != "control" for one in self.running.of(event) if one.get("outcome") != "refused")
+    def is_opened(self) -> None:
+        """A client connects: one session more whose end is to be told."""
+        with self._counting:
+            self.opened += 1
 
-        return count("session-start") - count("session-end")
+    def open_sessions(self) -> int:
+        """Of the routes that are attacked."""
+        routes = json.loads(self.running.get("/status.json")[1])["routes"]
+        return sum(int(one["sessions_open"]) for one in routes if one["name"] != "control")
+
+    def ended(self) -> Counter[str]:
+        """The sessions of the hostile route by outcome.  From the metrics: a storm fills the log, which loses lines."""
+        families = text_string_to_metric_families(self.running.get("/metrics")[1].decode())
+        samples = [sample for family in families for sample in family.samples]
+        found: Counter[str] = Counter()
+        for one in samples:
+            if one.name == "ehlo_proxy_sessions_total" and one.labels["route"] == "hostile":
+                found[one.labels["outcome"]] += int(one.value)
+        return found
 
     def rest(self) -> None:
-        """Until no session is left."""
+        """Until each session that was begun has told its end, and none is left."""
+        wait_until(lambda: self.ended().total() == self.opened, 10, "the end of each session is told")
         wait_until(lambda: self.open_sessions() == 0, 8, "the sessions end")
+
+    @contextmanager
+    def outcomes(self) -> Iterator[Counter[str]]:
+        """How the sessions ended that are had inside, once all have."""
+        before = self.ended()
+        found: Counter[str] = Counter()
+        yield found
+        self.rest()
+        found.update(self.ended() - before)
 
     @contextmanager
     def besieged(self) -> Iterator[None]:
@@ -111,7 +141,7 @@ def arena() -> Iterator[Arena]:
     }
     with control_process() as control:
         more = [route(control.port, name="control")]
-        with open_lab(cases, more) as lab:
+        with open_lab(cases, more, admin={"listen": "127.0.0.1:0"}) as lab:
             arena = Arena(lab, control)
             control.begin(lab.port("control"))
             yield arena
@@ -289,7 +319,7 @@ def test_peers_that_vanish_are_given_up_in_time(arena: Arena, step: str) -> None
                     peer.send(reply)
         time.sleep(2.5)
 
-    with arena.besieged(), ExitStack() as stack:
+    with arena.besieged(), arena.outcomes() as found, ExitStack() as stack:
         for _ in range(20):
             client = stack.enter_context(arena.open(script))
             if step != "before the banner":
@@ -298,6 +328,7 @@ def test_peers_that_vanish_are_given_up_in_time(arena: Arena, step: str) -> None
                 begin_message(client)
                 client.send(b"hi\r\n" + (b".\r\n" if step == "after the dot" else b""))
         arena.rest()
+    assert found == {"timeout": 20}
 
 
 def test_clients_that_vanish_while_much_is_sent_to_them(arena: Arena) -> None:
@@ -334,8 +365,10 @@ def test_reset_at_every_step_of_the_dialogue(arena: Arena, side: str) -> None:
                 client.reset()
 
         arena.lab.server("hostile").script = script
-        with arena.besieged():
+        with arena.besieged(), arena.outcomes() as found:
             together([lambda cut=cut: once(cut) for cut in range(len(ours) + 1)], 8)
+        assert found.total() == len(ours) + 1
+        assert found.keys() <= {"client-reset", "client-closed", "completed"}
         return
 
     cuts = iter(range(len(theirs) + 1))
@@ -353,8 +386,10 @@ def test_reset_at_every_step_of_the_dialogue(arena: Arena, side: str) -> None:
             client.rest(3)
 
     arena.lab.server("hostile").script = resets
-    with arena.besieged():
+    with arena.besieged(), arena.outcomes() as found:
         together([lambda cut=cut: meet(cut) for cut in range(len(theirs) + 1)], 8)
+    assert found.total() == len(theirs) + 1
+    assert found.keys() <= {"server-reset", "server-closed", "completed", "client-closed"}
 
 
 # -- crowds ----------------------------------------------------------------------------------------------------------
@@ -438,21 +473,25 @@ def test_reset_storm(arena: Arena) -> None:
 
     def storm() -> None:
         for number in range(500):
+            arena.is_opened()
             sock = socket.create_connection(address, timeout=10)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             if number % 3 == 0:
                 sock.send(b"EHLO a\r\nMAIL FROM:<>\r\n")
             sock.close()
 
-    with arena.besieged():
+    with arena.besieged(), arena.outcomes() as found:
         together([storm] * 4)
+    assert found == {"client-reset": 2000}
 
 
 def test_connections_that_are_opened_and_closed_at_once(arena: Arena) -> None:
     arena.lab.server("hostile").script = Mailbox()
-    with arena.besieged():
+    with arena.besieged(), arena.outcomes() as found:
         for _ in range(1000):
             arena.open().close()
+    assert found.total() == 1000
+    assert found.keys() <= {"client-closed", "client-reset"}
 
 
 # -- no descriptors left ---------------------------------------------------------------------------------------------

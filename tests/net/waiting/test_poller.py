@@ -484,6 +484,28 @@ def test_a_slow_callback_is_told_with_its_owner(reactor: EPollReactor, pair: tup
     assert sum(poller.turns.counts) >= 2
 
 
+def test_what_is_wanted_because_a_turn_was_slow_is_done_at_its_end(
+    reactor: EPollReactor, pair: tuple[socket.socket, ...]
+) -> None:
+    done: list[str] = []
+
+    def tell(owner: str, _seconds: float) -> None:
+        assert poller.at_turns_end(lambda: done.append(owner))  # as the log does with the line about it
+
+    poller = Poller(reactor, tell)
+    poller.start()
+
+    class Short(Owner):
+        def then(self) -> None:
+            time.sleep(0.06)
+
+    poller.add(pair[0].fileno(), Short())
+    poller.soon(Short())
+    turn(reactor)
+    poller.stop()
+    assert done == ["many short callbacks at once"]
+
+
 def test_a_poller_that_one_of_the_owners_stops_gives_out_the_batch_and_no_more(
     reactor: EPollReactor, pair: tuple[socket.socket, ...]
 ) -> None:
