@@ -26,8 +26,8 @@ class Kind(NamedTuple):
 WORD = Kind(format, format, '"')  # of ours: plain, and never empty
 NUMBER = Kind(format, format)  # an integer
 SECONDS = Kind(values.seconds_text, values.seconds_text)
-OURS = Kind(values.ours_in_text, values.ours_in_json)  # text of ours that may quote others, or be empty
-PEERS = Kind(values.peers_in_text, values.peers_in_json)  # characters that are a peer's octets
+OURS = Kind(*values.text_by(values.octets))  # text of ours that may quote others, or be empty
+PEERS = Kind(*values.text_by(values.of_peer))  # characters that are a peer's octets
 WORDS = Kind(values.words_in_text, values.words_in_json)  # of ours
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 MAX_PEER_TEXT: Final = 200  # bytes of one value that a peer wrote
@@ -97,28 +97,22 @@ def in_json(value: Value) -> str:
     return value.text
 
 
-def ours_in_text(text: str) -> str:
-    """The same of text that is not escaped: ours, which may quote a peer.  Raises `TooLong`, as the next three do."""
-    if not text:
-        return NOTHING
-    return text if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _quoted(_whole(octets(text)))
+def text_by(as_octets: Callable[[str], bytes]) -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """The same of text that is not escaped, in text and in JSON; `as_octets`: `octets` or `of_peer`.
 
+    What is made raises `TooLong`.
+    """
 
-def ours_in_json(text: str) -> str:
-    """The same for JSON."""
-    return f'"{text}"' if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _json_string(_whole(octets(text)))
+    def shown_in_text(text: str) -> str:
+        if not text:
+            return NOTHING
+        return text if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _quoted(_whole(as_octets(text)))
 
+    def shown_in_json(text: str) -> str:
+        plain = len(text) <= MAX_PEER_TEXT and _unplain(text) is None
+        return f'"{text}"' if plain else _json_string(_whole(as_octets(text)))
 
-def peers_in_text(text: str) -> str:
-    """The same of text whose characters are a peer's octets."""
-    if not text:
-        return NOTHING
-    return text if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _quoted(_whole(of_peer(text)))
-
-
-def peers_in_json(text: str) -> str:
-    """The same for JSON."""
-    return f'"{text}"' if len(text) <= MAX_PEER_TEXT and _unplain(text) is None else _json_string(_whole(of_peer(text)))
+    return shown_in_text, shown_in_json
 
 
 def _whole(data: bytes) -> str:

@@ -126,8 +126,8 @@ class Talk:
         if found.finding not in self._told:
             self._told = (*self._told, found.finding)
             actions = self._actions
-            # commands that came in one segment leave in one
-            actions.insert(len(actions) - (type(actions[-1]) is ToServer) if actions else 0, found)
+            to_server = bool(actions) and type(actions[-1]) is ToServer  # what came in one segment leaves in one
+            actions.insert(len(actions) - to_server, found)
 
     def has_told(self, finding: str) -> bool:
         """Whether this one was told."""
